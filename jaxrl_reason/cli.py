@@ -1,0 +1,231 @@
+"""The command line: `jaxrl-reason train | sft | evaluate | report | demo`.
+
+Host side. Reads: arguments, config files. Writes: messages to standard error; results of `evaluate`
+and `report` to standard output. Exit status: 0 done, 1 the work failed, 2 the request was wrong; no
+stack, except for bugs and with `--traceback`.
+
+Every field of the config is an option, `--config.loss.clip_high=0.28` or `--config.loss.clip_high
+0.28`, checked all together by `config.load`. argparse instead of config_flags: the latter names one
+problem at a time, and suggests nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_FIELDS_HELP = """\
+Every field of the config can be set, after the config file's own values:
+  --config.loss.clip_high=0.28  --config.run_dir runs/second
+jaxrl_reason/config.py lists all fields with units, ranges and defaults; examples are in configs/.
+"""
+
+
+class _UsageError(Exception):
+    """The request is wrong; nothing was begun."""
+
+
+def run() -> None:
+    """Entry point of the console script; ends the process with `main`'s status."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Carry out one command.
+
+    Args:
+      argv: arguments, without the program's name.
+    Returns:
+      Exit status: 0 done, 1 the work failed, 2 the request was wrong.
+    """
+    rest, assignments = split_assignments(argv)
+    parser = _make_parser()
+    try:
+        options = parser.parse_args(rest)
+    except SystemExit as end:  # argparse has printed help or its error
+        return int(end.code or 0)
+    try:
+        options.command(options, assignments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        status = _status_of(error)
+        if status is None or options.traceback:
+            raise
+        print(f"jaxrl-reason {options.name}: {error}", file=sys.stderr)
+        if not isinstance(error, _UsageError):
+            print("(--traceback shows where)", file=sys.stderr)
+        return status
+    return 0
+
+
+def split_assignments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split off `--config.name=value` and `--config.name value`, as `name=value` strings.
+
+    A name without a value stays without "=", which `config.override` reports with the rest.
+
+    Example:
+      >>> split_assignments(["train", "--config.seed", "3", "--config=c.py", "--config.run_dir=r"])
+      (['train', '--config=c.py'], ['seed=3', 'run_dir=r'])
+    """
+    rest, assignments, position = [], [], 0
+    while position < len(argv):
+        argument = argv[position]
+        position += 1
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        assignment = argument.removeprefix("--config.")
+        if "=" not in assignment and position < len(argv) and not argv[position].startswith("--"):
+            assignment += f"={argv[position]}"
+            position += 1
+        assignments.append(assignment)
+    return rest, assignments
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jaxrl-reason",
+        description="Reinforcement learning for reasoning models in JAX.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, command: Callable, text: str, *, config: bool) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=_FIELDS_HELP if config else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        sub.set_defaults(command=command, name=name)
+        sub.add_argument("--traceback", action="store_true", help="show the stack of any error")
+        if config:
+            sub.add_argument(
+                "--config", required=True, metavar="FILE", help="a file of configs/, or your own"
+            )
+            sub.add_argument(
+                "--distributed",
+                action="store_true",
+                help="one of several processes (TPU pod, Slurm, Open MPI): find the others",
+            )
+        return sub
+
+    train = add("train", _train, "train a policy with reinforcement learning", config=True)
+    train.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint of config.run_dir"
+    )
+    add("sft", _sft, "cold start: supervised training of a first policy", config=True)
+    evaluate = add("evaluate", _evaluate, "measure a policy on the task of a config", config=True)
+    evaluate.add_argument("policy", metavar="POLICY", help="run folder, policy folder or preset")
+    evaluate.add_argument(
+        "--k", type=int, nargs="+", default=None, metavar="K", help="k of pass@k; default: 1"
+    )
+    report = add("report", _report, "write an HTML page that compares runs", config=False)
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    report.add_argument(
+        "--out",
+        default=None,
+        metavar="FILE",
+        help="default: report.html in the folder that all runs share",
+    )
+    demo = add(
+        "demo", _demo, "train a tiny policy from nothing, in minutes, on a CPU", config=False
+    )
+    demo.add_argument("--run_dir", default="runs/demo", metavar="FOLDER", help="default: runs/demo")
+    return parser
+
+
+def _load_config(options: argparse.Namespace, assignments: Sequence[str]) -> Any:
+    from jaxrl_reason import config
+
+    try:
+        return config.load(options.config, assignments)
+    except (ValueError, FileNotFoundError) as error:
+        raise _UsageError(error) from error
+
+
+def _prepare_process(options: argparse.Namespace) -> None:
+    """Settings of the process that no library module may touch."""
+    # Its advice at import, that PyTorch is missing, is not for users of this program.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # Orbax logs the stack of an error that it also raises; ours names folder, cause and fix.
+    logging.getLogger("absl").addFilter(lambda record: "raised an exception" not in record.msg)
+    if options.distributed:
+        import jax
+
+        jax.distributed.initialize()
+
+
+def _train(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    config = _load_config(options, assignments)
+    _prepare_process(options)
+    from jaxrl_reason import train
+
+    folder, _ = train.train(config, resume=options.resume)
+    print(f"run folder: {folder}", file=sys.stderr)
+
+
+def _sft(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    config = _load_config(options, assignments)
+    _prepare_process(options)
+    from jaxrl_reason import sft
+
+    sft.sft(config)
+
+
+def _evaluate(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    config = _load_config(options, assignments)
+    _prepare_process(options)
+    from jaxrl_reason import evaluate, tasks
+    from jaxrl_reason.models import policy
+
+    results = evaluate.evaluate(
+        policy.load_policy(options.policy, dtype=config.model.dtype),
+        tasks.make_task(config.task),
+        num_samples=config.eval.num_samples,
+        k=options.k or (1,),
+        num_problems=config.eval.num_problems,
+        seed=config.eval.seed,
+    )
+    print(json.dumps(results, indent=2))
+
+
+def _report(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    _refuse(assignments)
+    from jaxrl_reason import report
+
+    print(report.write_report(options.runs, options.out))
+
+
+def _demo(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    _refuse(assignments)
+    from jaxrl_reason import demo
+
+    demo.main(options.run_dir)
+
+
+def _refuse(assignments: Sequence[str]) -> None:
+    if assignments:
+        names = ", ".join(f"--config.{a}" for a in assignments)
+        raise _UsageError(f"this command has no config, so it cannot take {names}")
+
+
+def _status_of(error: Exception) -> int | None:
+    """Exit status of an error whose message says all; None: a bug, whose stack is wanted."""
+    if isinstance(error, (_UsageError, FileExistsError, FileNotFoundError, ValueError)):
+        return 2
+    checkpoint = sys.modules.get("jaxrl_reason.checkpoint")
+    if isinstance(error, FloatingPointError) or (
+        checkpoint and isinstance(error, checkpoint.CheckpointError)
+    ):
+        return 1
+    return None

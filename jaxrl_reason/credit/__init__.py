@@ -1,0 +1,4 @@
+"""Which tokens of a completion deserve credit: steps, repairs, audits, gates, grafts.
+
+Host side. Reads: nothing. Writes: nothing.
+"""

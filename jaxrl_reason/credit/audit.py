@@ -1,0 +1,399 @@
+"""Audits: is a repair with the right answer an honest repair?
+
+Host side. Reads: the network, for the `judge` audit only. Writes: nothing.
+
+A repair is easy to fake, since the repairer sees a right solution: copy the anchor, or overwrite the answer alone.
+Every audit made here first runs the same cheap tests (`cheap_tests`), and asks its own, costlier question only about
+the cases that pass them. `none` has no question of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from jaxrl_reason.credit import gate, repair, segment
+from jaxrl_reason.credit import judge as judge_client
+from jaxrl_reason.types import (
+    AlignFn,
+    Audit,
+    AuditResult,
+    Completion,
+    PairAlignment,
+    Problem,
+    SampleFn,
+    VerifyFn,
+)
+
+PASSED = AuditResult(True, "passed")
+
+# What an honest solution has no reason to say. A word starts at each, so that "preference" is none of them.
+_MENTIONS = {
+    phrase: re.compile(r"\b" + r"\s+".join(map(re.escape, phrase.split())), re.IGNORECASE)
+    for phrase in ("reference", "anchor", "previous attempt", "the given solution")
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """What every audit needs to look at token ids."""
+
+    align_fn: AlignFn
+    pieces_fn: Callable[
+        [Sequence[int]], Sequence[str]
+    ]  # text of each token, `segment.token_pieces`
+    step_ids_fn: Callable[[Sequence[int]], np.ndarray]  # step of each token, `segment.step_ids`
+    answer_marker: str  # text that starts the answer span, such as "=" or "####"
+    anchor_copy_similarity: float  # in [0, 1]: a repair this close to its anchor is a copy
+
+
+class Case(NamedTuple):
+    """One repair under audit."""
+
+    problem: Problem
+    failed: Completion
+    anchor: Completion
+    repaired: Completion
+    alignment: PairAlignment  # of failed and repaired
+
+
+DeepTest = Callable[[Sequence[Case]], list[AuditResult]]
+
+
+def cheap_tests(
+    tools: Tools,
+    problems: Sequence[Problem],
+    failed: Sequence[Completion],
+    anchors: Sequence[Completion],
+    repaired: Sequence[Completion],
+) -> tuple[list[Case], list[AuditResult]]:
+    """Tests that need no network: any edit at all, no anchor copy, an edit before the answer, no mention of the anchor.
+
+    - Copy: similarity 1 - Lev / max(len) of repair and anchor, on token ids, is at least
+      `tools.anchor_copy_similarity` (1 if their texts are equal), unless that of failed and anchor is too.
+    - Answer-only: on both sides every edit lies at or behind the last answer marker; a side without one has no
+      answer span.
+    - Mention: "reference", "anchor", "previous attempt" or "the given solution" in the repair, unless the problem or
+      the failed text already says it.
+
+    Args:
+      tools: see `Tools`; `align_fn` is called once, for all three pairs of each case.
+      problems: n problems.
+      failed: n failed completions.
+      anchors: n anchors.
+      repaired: n repairs.
+    Returns:
+      (n cases, n results); the first failing test names the reason.
+    Source: audit of IOP, arXiv 2605.05226, whose content is not stated there; these tests are ours.
+    """
+    n = len(problems)
+    if not n == len(failed) == len(anchors) == len(repaired):
+        raise ValueError(
+            f"{n} problems, {len(failed)} failed, {len(anchors)} anchors, {len(repaired)} repaired:"
+            " must be as many of each"
+        )
+    if not n:
+        return [], []
+    fs, ans, rs = ([c.tokens for c in side] for side in (failed, anchors, repaired))
+    pairs = tools.align_fn([*fs, *rs, *fs], [*rs, *ans, *ans])
+    similarity = 1.0 - repair.pair_distances(pairs[n:])
+    cases = [
+        Case(*case) for case in zip(problems, failed, anchors, repaired, pairs[:n], strict=True)
+    ]
+    results = [
+        _cheap_result(tools, case, to_anchor, failed_to_anchor)
+        for case, to_anchor, failed_to_anchor in zip(
+            cases, similarity[:n], similarity[n:], strict=True
+        )
+    ]
+    return cases, results
+
+
+def _cheap_result(
+    tools: Tools, case: Case, to_anchor: float, failed_to_anchor: float
+) -> AuditResult:
+    if case.alignment.num_edits == 0:
+        return AuditResult(False, "no edit")
+    if case.repaired.text.strip() == case.anchor.text.strip():
+        to_anchor = (
+            1.0  # the data set's solution may be tokenised otherwise than a sampled copy of it
+        )
+    limit = tools.anchor_copy_similarity
+    if to_anchor >= limit > failed_to_anchor:
+        return AuditResult(False, "anchor copy")
+    if _answer_only(tools, case):
+        return AuditResult(False, "answer-only edit")
+    for phrase, pattern in _MENTIONS.items():
+        if pattern.search(case.repaired.text) and not (
+            pattern.search(case.problem.prompt) or pattern.search(case.failed.text)
+        ):
+            return AuditResult(False, f"mentions {phrase!r}")
+    return PASSED
+
+
+def _answer_only(tools: Tools, case: Case) -> bool:
+    sides = (
+        (case.failed.tokens, case.alignment.failed_edit_ids),
+        (case.repaired.tokens, case.alignment.repaired_edit_ids),
+    )
+    return not any(
+        np.any(
+            np.asarray(ids)[: segment.answer_start(tokens, tools.pieces_fn, tools.answer_marker)]
+            >= 0
+        )
+        for tokens, ids in sides
+    )
+
+
+def _screened(tools: Tools, deep: DeepTest) -> Audit:
+    """Audit that runs the cheap tests on all cases and `deep` on those that pass."""
+
+    def audit(
+        problems: Sequence[Problem],
+        failed: Sequence[Completion],
+        anchors: Sequence[Completion],
+        repaired: Sequence[Completion],
+    ) -> list[AuditResult]:
+        cases, results = cheap_tests(tools, problems, failed, anchors, repaired)
+        passed = [i for i, result in enumerate(results) if result.accepted]
+        if passed:
+            for i, result in zip(passed, deep([cases[i] for i in passed]), strict=True):
+                results[i] = result
+        return results
+
+    return audit
+
+
+def none(tools: Tools) -> Audit:
+    """The cheap tests and nothing else."""
+    return _screened(tools, lambda cases: [PASSED] * len(cases))
+
+
+def replay(tools: Tools, first_error: Callable[[Problem, str], int]) -> Audit:
+    """The task's step oracle must find no wrong step.
+
+    Args:
+      tools: see `Tools`.
+      first_error: 0-indexed first wrong step of a completion's text, -1 where there is none (`StepOracle`).
+    Returns:
+      Audit.
+    """
+
+    def deep(cases: Sequence[Case]) -> list[AuditResult]:
+        steps = [first_error(case.problem, case.repaired.text) for case in cases]
+        return [
+            PASSED if step == -1 else AuditResult(False, f"step {step} is wrong") for step in steps
+        ]
+
+    return _screened(tools, deep)
+
+
+def continuation(
+    tools: Tools,
+    sample_fn: SampleFn,
+    verify_fn: VerifyFn,
+    encode_prompt: Callable[[Problem], Sequence[int]],
+    *,
+    k: int,
+    threshold: float,
+    stage: str = "audit",
+) -> Audit:
+    """Audit without an oracle: after its first edited step the policy itself must find the answer in half of k tries.
+
+    An honest first correction puts the policy back on a right path; a sham one leaves it where it was wrong. The
+    repair is cut behind its first edited step (`first_edited_step_end`) and continued at temperature 1 under the
+    policy prompt. Where the cut reaches the end of the repair, or the answer itself, there is nothing left to find:
+    the repair is accepted iff its own outcome is right. Edits in the answer alone never get that far, the cheap tests
+    reject them. A completion that ran out of budget is wrong, whatever its text says. What this audit cannot see is a
+    sham whose first edited step is right by itself, or already shows the answer.
+
+    Args:
+      tools: see `Tools`.
+      sample_fn: draws all continuations in one call.
+      verify_fn: outcome verifier on text.
+      encode_prompt: policy prompt of a problem, as token ids.
+      k: continuations per repair, >= 1.
+      threshold: tau_r in (0, 1]; a reward at or above it counts as correct.
+      stage: name of the draw.
+    Returns:
+      Audit.
+    Raises:
+      ValueError: k < 1.
+    Source: ours; the estimate of a step by continuations is that of Math-Shepherd, arXiv 2312.08935.
+    """
+    if k < 1:
+        raise ValueError(f"k = {k}: must be >= 1 continuations")
+
+    def deep(cases: Sequence[Case]) -> list[AuditResult]:
+        cuts = [first_edited_step_end(tools, case) for case in cases]
+        tries = [[case.repaired] for case in cases]
+        rows = [i for i, case in enumerate(cases) if not _complete(tools, case.repaired, cuts[i])]
+        if rows:
+            groups = sample_fn(
+                [encode_prompt(cases[i].problem) for i in rows],
+                stage=stage,
+                num_samples=k,
+                temperature=1.0,
+                prefixes=[cases[i].repaired.tokens[: cuts[i]] for i in rows],
+            )
+            for i, group in zip(rows, groups, strict=True):
+                tries[i] = list(group)
+        owners = [i for i, group in enumerate(tries) for _ in group]
+        flat = [completion for group in tries for completion in group]
+        verdicts = verify_fn([cases[i].problem for i in owners], [c.text for c in flat])
+        right = [0] * len(cases)
+        for owner, verdict, completion in zip(owners, verdicts, flat, strict=True):
+            right[owner] += verdict.reward >= threshold and not completion.truncated
+        return [
+            PASSED
+            if 2 * r >= len(group)
+            else AuditResult(False, f"continuation: {r} of {len(group)} right")
+            for r, group in zip(right, tries, strict=True)
+        ]
+
+    return _screened(tools, deep)
+
+
+def first_edited_step_end(tools: Tools, case: Case) -> int:
+    """Number of repaired tokens up to and with the step of the first edit.
+
+    A deletion made no repaired token: its step is the one at its place, that is of the repaired token behind it.
+
+    Args:
+      tools: see `Tools`.
+      case: a repair with at least one edit.
+    Returns:
+      A cut in [0, len(repaired)].
+    """
+    ids = np.asarray(tools.step_ids_fn(case.repaired.tokens))
+    if not len(ids):
+        return 0
+    first = min(int(gate.edit_positions(case.alignment).repaired_start[0]), len(ids) - 1)
+    return int(np.searchsorted(ids, ids[first], side="right"))
+
+
+def _complete(tools: Tools, repaired: Completion, cut: int) -> bool:
+    tokens = repaired.tokens
+    return (
+        cut >= len(tokens)
+        or segment.answer_start(tokens, tools.pieces_fn, tools.answer_marker) < cut
+    )
+
+
+def judge(tools: Tools, url: str, model: str, timeout_s: float, *, parallel: int = 8) -> Audit:
+    """A language model behind an OpenAI-compatible endpoint decides; the key is taken from OPENAI_API_KEY.
+
+    Errors reject, with a reason that starts with `judge.ERROR_PREFIX`; see `credit.judge`.
+
+    Args:
+      tools: see `Tools`.
+      url: base URL, such as http://localhost:8000/v1.
+      model: model name that the server knows.
+      timeout_s: seconds per request, > 0.
+      parallel: requests in flight at once, >= 1.
+    Returns:
+      Audit.
+    Raises:
+      ValueError: not an http(s) URL, no model, or no positive timeout.
+    """
+    judge_client.check_endpoint(url, model, timeout_s)
+
+    def ask(case: Case) -> AuditResult:
+        return judge_client.ask(
+            url,
+            model,
+            timeout_s,
+            problem=case.problem.prompt,
+            failed=case.failed.text,
+            anchor=case.anchor.text,
+            repaired=case.repaired.text,
+        )
+
+    def deep(cases: Sequence[Case]) -> list[AuditResult]:
+        with futures.ThreadPoolExecutor(max_workers=min(parallel, len(cases))) as pool:
+            return list(pool.map(ask, cases))
+
+    return _screened(tools, deep)
+
+
+def per_case(
+    fn: Callable[[Problem, Completion, Completion, Completion], tuple[bool, str]],
+) -> Audit:
+    """Batched Audit from a function of one case: fn(problem, failed, anchor, repaired) -> (accepted, reason).
+
+    Nothing else is tested: a replacement of the audit is the whole audit.
+
+    Example:
+      >>> audit = per_case(lambda problem, failed, anchor, repaired: (not repaired.truncated, "truncated"))
+      >>> audit([], [], [], [])
+      []
+    """
+
+    def audit(
+        problems: Sequence[Problem],
+        failed: Sequence[Completion],
+        anchors: Sequence[Completion],
+        repaired: Sequence[Completion],
+    ) -> list[AuditResult]:
+        results = [fn(*case) for case in zip(problems, failed, anchors, repaired, strict=True)]
+        return [AuditResult(bool(accepted), reason) for accepted, reason in results]
+
+    return audit
+
+
+def make_audit(
+    iop: ml_collections.ConfigDict,
+    *,
+    align_fn: AlignFn,
+    pieces_fn: Callable[[Sequence[int]], Sequence[str]],
+    step_ids_fn: Callable[[Sequence[int]], np.ndarray],
+    answer_marker: str,
+    sample_fn: SampleFn,
+    verify_fn: VerifyFn,
+    encode_prompt: Callable[[Problem], Sequence[int]],
+    first_error: Callable[[Problem, str], int] | None = None,
+) -> Audit:
+    """The audit that `config.iop.audit` names.
+
+    Args:
+      iop: the `iop` section of the config.
+      align_fn: token alignment.
+      pieces_fn: text of each token.
+      step_ids_fn: step of each token.
+      answer_marker: text that starts the answer span.
+      sample_fn: for `continuation`.
+      verify_fn: for `continuation`.
+      encode_prompt: policy prompt of a problem as token ids, for `continuation`.
+      first_error: step oracle of the task, for `replay`; None where the task has none.
+    Returns:
+      Audit.
+    Raises:
+      ValueError: unknown name, or `replay` for a task without a step oracle.
+    """
+    tools = Tools(align_fn, pieces_fn, step_ids_fn, answer_marker, iop.anchor_copy_similarity)
+    if iop.audit == "replay" and first_error is None:
+        raise ValueError(
+            "iop.audit = 'replay': this task has no step oracle; use 'continuation' or 'judge'"
+        )
+    makers = {
+        "none": lambda: none(tools),
+        "replay": lambda: replay(tools, first_error),
+        "continuation": lambda: continuation(
+            tools,
+            sample_fn,
+            verify_fn,
+            encode_prompt,
+            k=iop.audit_continuations,
+            threshold=iop.threshold,
+        ),
+        "judge": lambda: judge(tools, iop.judge_url, iop.judge_model, iop.judge_timeout_s),
+    }
+    if iop.audit not in makers:
+        raise ValueError(f"iop.audit = {iop.audit!r}: must be one of {', '.join(makers)}")
+    return makers[iop.audit]()

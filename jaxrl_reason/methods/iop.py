@@ -1,0 +1,412 @@
+"""IOP: the policy repairs its own failed solutions, and only the tokens that differ are trained.
+
+Host side. Reads: nothing. Writes: nothing. Source: arXiv 2605.05226 (algorithm 1, eq. 3-9); the letters A-N in
+comments name choices that the paper leaves open, each a field of `config.iop`.
+
+    failed completions + anchors -> repairs -> verdicts -> audit -> best repair of each failure
+    -> alignment -> adaptive truncation -> bilateral gates -> policy rows  (-1 on failed, +1 on repaired tokens)
+                                                            + repair rows  (every candidate, under the repair prompt)
+
+Correct samples serve as anchors alone and never enter the gradient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import ml_collections
+import numpy as np
+
+from jaxrl_reason.credit import audit as credit_audit
+from jaxrl_reason.credit import gate as credit_gate
+from jaxrl_reason.credit import graft, repair, segment
+from jaxrl_reason.methods import base, outcome
+from jaxrl_reason.types import (
+    REPAIR_STREAM,
+    AuditResult,
+    Completion,
+    PairAlignment,
+    Row,
+    Verdict,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A failed completion with the anchor that its repairs may look at."""
+
+    group: base.Group
+    failed: Completion
+    anchor: Completion
+    repair_prompt: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One sampled repair of a failure and all that was found out about it."""
+
+    failure: int  # position in the list of failures
+    repaired: Completion
+    verdict: Verdict
+    alignment: PairAlignment
+    distance: float  # normalised edit distance to the failed completion, in [0, 1]
+    audit: AuditResult | None  # None: outcome wrong, so never audited
+    reward: float  # repair-mode reward
+
+
+class Iop:
+    """Internalized outcome-to-process supervision; see the module's docstring."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+        self.iop = config.iop
+
+    def gives_signal(self, group: base.Group) -> bool:
+        """There is a failure to repair and a correct sample (or a reference) to anchor it."""
+        failed = group.rewards < self.iop.threshold
+        return bool(failed.any() and (not failed.all() or self._has_reference(group)))
+
+    def max_rows(self, num_prompts: int, group_size: int) -> int:
+        return 2 * num_prompts * group_size + (self.iop.repair_rows if self.iop.repair_weight else 0)
+
+    def build(
+        self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator
+    ) -> base.Built:
+        """One update's rows: pairs of failed and repaired completions, then repair-mode rows."""
+        failures = self._failures(groups, stages, rng)
+        candidates = self._candidates(failures, stages)
+        accepted = self._select(candidates)
+        kept = self._truncate([candidates[c] for c in accepted], failures, stages)
+        pair_rows, records = self._pair_rows(
+            [candidates[c] for c in accepted], failures, kept, stages
+        )
+        repaired = {candidates[c].failure for c in accepted}
+        negatives = self._unrepaired_rows(groups, failures, repaired, stages)
+        repair_rows = self._repair_rows(candidates, failures, accepted, stages, rng)
+        metrics = self._metrics(groups, failures, candidates, accepted, pair_rows, stages)
+        return base.Built(pair_rows + negatives + repair_rows, metrics, records)
+
+    # --- failures and their anchors ------------------------------------------------------------
+
+    def _failures(self, groups, stages, rng) -> list[Failure]:
+        owners, failed, correct = [], [], []
+        for group in groups:
+            right = [
+                c
+                for c, reward in zip(group.completions, group.rewards, strict=True)
+                if reward >= self.iop.threshold
+            ]
+            if not right and self._has_reference(group):  # C
+                right = [_reference_anchor(group, stages)]
+            if not right:
+                continue
+            for completion, reward in zip(group.completions, group.rewards, strict=True):
+                if reward < self.iop.threshold:
+                    owners.append(group)
+                    failed.append(completion)
+                    correct.append(right)
+        anchors = repair.choose_anchors(  # E
+            failed, correct, kind=self.iop.anchor, rng=rng, align_fn=stages.align
+        )
+        return [
+            Failure(group, completion, anchor, stages.repair_prompt(group.problem, completion, anchor))
+            for group, completion, anchor in zip(owners, failed, anchors, strict=True)
+        ]
+
+    def _has_reference(self, group: base.Group) -> bool:
+        return self.iop.reference_anchor and group.problem.reference is not None
+
+    # --- repairs, verdicts, audit, score -------------------------------------------------------
+
+    def _candidates(self, failures: list[Failure], stages: base.Stages) -> list[Candidate]:
+        if not failures:
+            return []
+        sampled = stages.sample(
+            [f.repair_prompt for f in failures], stage="repair", num_samples=self.iop.num_repairs
+        )
+        index = [i for i, repairs in enumerate(sampled) for _ in repairs]
+        repaired = [c for repairs in sampled for c in repairs]
+        problems = [failures[i].group.problem for i in index]
+        verdicts = base.judge(stages.verify, problems, repaired)
+        alignments = stages.align(
+            [failures[i].failed.tokens for i in index], [c.tokens for c in repaired]
+        )
+        audits = self._audit(failures, index, repaired, verdicts, stages)
+        distances = repair.pair_distances(alignments)
+        rewards = repair.repair_rewards(  # L
+            [result is None or result.accepted for result in audits],
+            [v.reward for v in verdicts],
+            distances,
+            edit_cost=self.iop.edit_cost,
+            audit_reject=self.iop.audit_reject,
+        )
+        columns = (index, repaired, verdicts, alignments, distances, audits, rewards)
+        return [Candidate(*column) for column in zip(*columns, strict=True)]
+
+    def _audit(self, failures, index, repaired, verdicts, stages) -> list[AuditResult | None]:
+        """Only repairs whose outcome is right are worth an audit: the others are rejected anyway (M)."""
+        right = [k for k, v in enumerate(verdicts) if v.reward >= self.iop.threshold]
+        audit = credit_audit.make_audit(
+            self.iop,
+            align_fn=stages.align,
+            pieces_fn=stages.pieces,
+            step_ids_fn=lambda tokens: _steps(tokens, stages),
+            answer_marker=stages.answer_marker,
+            sample_fn=stages.sample,
+            verify_fn=stages.verify,
+            encode_prompt=stages.policy_prompt,
+            first_error=stages.first_error,
+        )
+        results = audit(
+            [failures[index[k]].group.problem for k in right],
+            [failures[index[k]].failed for k in right],
+            [failures[index[k]].anchor for k in right],
+            [repaired[k] for k in right],
+        )
+        audits: list[AuditResult | None] = [None] * len(repaired)
+        for k, result in zip(right, results, strict=True):
+            audits[k] = result
+        return audits
+
+    def _select(self, candidates: list[Candidate]) -> list[int]:
+        """Position of the best accepted candidate of each failure that has one (M)."""
+        if not candidates:
+            return []
+        per_failure = (-1, self.iop.num_repairs)  # candidates come in this order
+        honest = [c.audit is not None and c.audit.accepted for c in candidates]
+        best = repair.select_repairs(
+            np.reshape(honest, per_failure),
+            np.reshape([c.verdict.reward for c in candidates], per_failure),
+            np.reshape([c.distance for c in candidates], per_failure),
+            edit_cost=self.iop.edit_cost,
+            threshold=self.iop.threshold,
+        )
+        return [i * self.iop.num_repairs + int(k) for i, k in enumerate(best) if k >= 0]
+
+    # --- adaptive truncation, gates, policy rows -----------------------------------------------
+
+    def _truncate(self, pairs: list[Candidate], failures, stages) -> list[int]:
+        """K* of each pair (H, I)."""
+        own = [failures[c.failure] for c in pairs]
+        return graft.adaptive_num_edits(
+            [f.group.problem for f in own],
+            [f.failed for f in own],
+            [c.repaired for c in pairs],
+            [c.alignment for c in pairs],
+            num_edits=self.iop.num_edits,
+            kind=self.iop.graft,
+            threshold=self.iop.threshold,
+            verify_fn=stages.verify,
+            decode=stages.decode,
+            sample_fn=stages.sample,
+            encode_prompt=stages.policy_prompt,
+        ).num_edits
+
+    def _pair_rows(self, pairs, failures, kept, stages) -> tuple[list[Row], list[dict]]:
+        rows: list[Row] = []
+        records = []
+        own = [failures[c.failure] for c in pairs]
+        prompts = [f.group.prompt for f in own]
+        # The ratio of a repaired completion conditions on the problem alone: its log-probs come from the policy
+        # prompt, never from the repair prompt that it was sampled under.
+        repaired_old = stages.score(prompts, [c.repaired.tokens for c in pairs])
+        failed_old = outcome.old_logprobs(self.config, stages, prompts, [f.failed for f in own])
+        for candidate, failure, k, old_f, old_r in zip(
+            pairs, own, kept, failed_old, repaired_old, strict=True
+        ):
+            gates = self._gates(candidate, failure, k)
+            advantages = self._pair_advantages(failure.group)  # A
+            sides = (failure.failed, candidate.repaired)
+            both = zip(sides, gates, advantages, (old_f, old_r), strict=True)
+            for completion, gate, advantage, old in both:
+                if gate.any():  # J: a side without a gated token has nothing to train
+                    scale = credit_gate.clip_scale(
+                        len(gate), int(gate.sum()), self.iop.clip_scale
+                    )
+                    filled = np.full(len(gate), advantage, np.float32)
+                    prompt, tokens = failure.group.prompt, completion.tokens
+                    rows.append(Row(prompt, tokens, gate, filled, old, clip_scale=scale))
+            records.append(_pair_record(candidate, failure, gates, advantages, old_r, stages))
+        return rows, records
+
+    def _gates(self, candidate: Candidate, failure: Failure, kept: int):
+        if self.iop.gate == "all":
+            return (
+                np.ones(len(failure.failed.tokens), bool),
+                np.ones(len(candidate.repaired.tokens), bool),
+            )
+        return credit_gate.gates(
+            candidate.alignment, kept, mark_insertion_point=self.iop.mark_insertion_point
+        )
+
+    def _pair_advantages(self, group: base.Group) -> tuple[float, float]:
+        """Advantage of failed and of repaired tokens."""
+        if self.iop.adv_group == "pair":
+            return -1.0, 1.0
+        p = float((group.rewards >= self.iop.threshold).mean())
+        # An all-wrong group anchored by its reference has no spread of its own: half a sample stands in.
+        p = min(max(p, 0.5 / len(group.rewards)), 1 - 0.5 / len(group.rewards))
+        spread = np.sqrt(p * (1 - p)) if self.iop.adv_group == "original" else 1.0
+        return -p / spread, (1 - p) / spread
+
+    def _unrepaired_rows(self, groups, failures, repaired: set[int], stages) -> list[Row]:
+        """B: failures without an accepted repair are dropped, or trained whole as negatives."""
+        if self.iop.unrepaired == "drop":
+            return []
+        left = [f for i, f in enumerate(failures) if i not in repaired]
+        old = outcome.old_logprobs(
+            self.config, stages, [f.group.prompt for f in left], [f.failed for f in left]
+        )
+        rows = []
+        for failure, logprobs in zip(left, old, strict=True):
+            length = len(failure.failed.tokens)
+            advantage = self._pair_advantages(failure.group)[0]
+            rows.append(
+                Row(
+                    failure.group.prompt,
+                    failure.failed.tokens,
+                    np.ones(length, bool),
+                    np.full(length, advantage, np.float32),
+                    logprobs,
+                )
+            )
+        return rows
+
+    # --- repair mode ---------------------------------------------------------------------------
+
+    def _repair_rows(self, candidates, failures, accepted, stages, rng) -> list[Row]:
+        """K: candidates under the repair prompt, weighted by lambda_rep; whole groups, up to `repair_rows`."""
+        if not self.iop.repair_weight:
+            return []
+        if self.iop.repair_objective == "sft":
+            chosen = [(k, 1.0) for k in accepted]
+            order = rng.permutation(len(chosen))[: self.iop.repair_rows]
+            chosen = [chosen[i] for i in order]
+        else:
+            chosen = []
+            for i in rng.permutation(len(failures)):
+                own = range(i * self.iop.num_repairs, (i + 1) * self.iop.num_repairs)
+                scores = np.array([candidates[k].reward for k in own])
+                if np.ptp(scores) < 1e-9:  # equal scores: zero advantage, nothing to train
+                    continue
+                if len(chosen) + len(own) > self.iop.repair_rows:
+                    break
+                normalised = (scores - scores.mean()) / scores.std()
+                chosen += list(zip(own, normalised, strict=True))
+        prompts = [failures[candidates[k].failure].repair_prompt for k, _ in chosen]
+        completions = [candidates[k].repaired for k, _ in chosen]
+        old = outcome.old_logprobs(self.config, stages, prompts, completions)
+        return [
+            Row(
+                prompt,
+                completion.tokens,
+                np.ones(len(completion.tokens), bool),
+                np.full(len(completion.tokens), advantage, np.float32),
+                logprobs,
+                weight=self.iop.repair_weight,
+                stream=REPAIR_STREAM,
+            )
+            for prompt, completion, logprobs, (_, advantage) in zip(
+                prompts, completions, old, chosen, strict=True
+            )
+        ]
+
+    # --- what happened -------------------------------------------------------------------------
+
+    def _metrics(self, groups, failures, candidates, accepted, pair_rows, stages):
+        num_failed = sum(int((g.rewards < self.iop.threshold).sum()) for g in groups)
+        audited = [c for c in candidates if c.audit is not None]
+        pairs = [candidates[c] for c in accepted]
+        tokens = sum(len(r.gate) for r in pair_rows)
+        metrics = {
+            "process/failures": float(num_failed),
+            "process/pairs": float(len(pairs)),
+            "process/no_anchor_frac": _ratio(num_failed - len(failures), num_failed),
+            "process/unrepaired_frac": _ratio(len(failures) - len(pairs), len(failures)),
+            "process/repair_success": _ratio(len(pairs), len(failures)),
+            "process/repair_correct_frac": _ratio(len(audited), len(candidates)),
+            "process/audit_reject_frac": _ratio(
+                sum(not c.audit.accepted for c in audited), len(audited)
+            ),
+            "process/active_token_ratio": _ratio(
+                sum(int(r.gate.sum()) for r in pair_rows), tokens
+            ),
+            "process/num_edits": _ratio(sum(c.alignment.num_edits for c in pairs), len(pairs)),
+        }
+        if stages.first_error is not None:
+            metrics |= _oracle_metrics(pairs, failures, stages)
+        # An absent measurement is left out; a zero would read as a result.
+        return {name: value for name, value in metrics.items() if value is not None}
+
+
+def _ratio(numerator: float, denominator: float) -> float | None:
+    return numerator / denominator if denominator else None
+
+
+def _oracle_metrics(pairs, failures, stages) -> dict[str, float | None]:
+    """How often the gate starts in the truly wrong step, and how many accepted repairs are honest."""
+    hits, honest = 0, 0
+    for candidate in pairs:
+        failure = failures[candidate.failure]
+        problem = failure.group.problem
+        hits += first_edited_step(candidate, failure, stages) == stages.first_error(
+            problem, failure.failed.text
+        )
+        honest += stages.first_error(problem, candidate.repaired.text) == -1
+    return {
+        "process/gate_hit_rate": _ratio(hits, len(pairs)),
+        "process/honest_frac": _ratio(honest, len(pairs)),
+    }
+
+
+def first_edited_step(candidate: Candidate, failure: Failure, stages: base.Stages) -> int:
+    """Step of the failed completion in which the first edit stands: IOP's own first error."""
+    steps = _steps(failure.failed.tokens, stages)
+    position = int(credit_gate.edit_positions(candidate.alignment).failed_start[0])
+    return int(steps[min(position, len(steps) - 1)])
+
+
+def _steps(tokens: Sequence[int], stages: base.Stages) -> np.ndarray:
+    return segment.step_ids(tokens, stages.pieces, stages.step_separator)
+
+
+def _reference_anchor(group: base.Group, stages: base.Stages) -> Completion:
+    text = group.problem.reference
+    tokens = stages.encode(text)
+    return Completion(tokens, np.zeros(len(tokens), np.float32), text, False, 0)
+
+
+def _pair_record(candidate, failure, gates, advantages, old_repaired, stages) -> dict:
+    problem = failure.group.problem
+    sides = []
+    for completion, gate, advantage, edits in zip(
+        (failure.failed, dataclasses.replace(candidate.repaired, logprobs=old_repaired)),
+        gates,
+        advantages,
+        (candidate.alignment.failed_edit_ids, candidate.alignment.repaired_edit_ids),
+        strict=True,
+    ):
+        steps = _steps(completion.tokens, stages)
+        sides.append(
+            base.side(
+                completion, stages, steps, gate=gate, advantages=gate * advantage, edits=edits
+            )
+        )
+    first_error = None
+    if stages.first_error is not None:
+        first_error = stages.first_error(problem, failure.failed.text)
+    return {
+        "kind": "pair",
+        "problem": problem.prompt,
+        "gold": problem.answer,
+        "separator": stages.step_separator,
+        "failed": sides[0],
+        "repaired": sides[1],
+        "anchor": failure.anchor.text,
+        "audit": dataclasses.asdict(candidate.audit),
+        "reward_failed": 0.0,
+        "reward_repaired": candidate.verdict.reward,
+        "oracle_first_error": first_error,
+        "gate_first_step": first_edited_step(candidate, failure, stages),
+    }

@@ -1,0 +1,393 @@
+"""Writers of training metrics: JSON lines, TensorBoard event files, live console progress.
+
+Host side. Reads: metrics.jsonl on resume. Writes: metrics.jsonl, TensorBoard event files, the
+terminal.
+
+A writer takes the metrics of one update as {name: number}. Counters (`perf/generated_tokens`,
+`perf/trained_tokens`, `perf/seconds`) are totals since the start of the run, so that a reader needs
+no sums and a resumed run no memory; every other metric speaks about its own update. Update 0 is the
+state before training.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import rich.console
+import rich.live
+import rich.progress_bar
+import rich.spinner
+import rich.table
+import rich.text
+from tensorboardX import event_file_writer
+from tensorboardX.proto import event_pb2, summary_pb2
+
+
+def _compact(number: float) -> str:
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+# Console columns: (pattern of metric names, label, number -> text). The first group of a pattern,
+# where there is one, names the task and is shown as soon as two tasks are evaluated.
+COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    (r"reward/mean", "reward", "{:.3f}".format),
+    (r"process/repair_success", "repaired", "{:.2f}".format),
+    (r"eval/(.+)/avg@\d+", "accuracy", "{:.3f}".format),
+    (r"perf/tokens_per_s", "", lambda number: f"{_compact(number)} tok/s"),
+)
+
+
+@runtime_checkable
+class MetricWriter(Protocol):
+    """What the training loop calls; a run has a plain list of them."""
+
+    def phase(self, name: str) -> None:
+        """Say what the run does now: sampling, repairing, verifying, updating, evaluating."""
+        ...
+
+    def write(self, update: int, metrics: Mapping[str, Any]) -> None:
+        """Record the metrics of one update; numbers may be Python, numpy or jax scalars."""
+        ...
+
+    def close(self) -> None:
+        """Finish; further calls to `close` do nothing."""
+        ...
+
+
+def open_writers(
+    folder: str | os.PathLike,
+    *,
+    num_updates: int,
+    tensorboard: bool = True,
+    resumed_from: int | None = None,
+    process_index: int | None = None,
+) -> list[MetricWriter]:
+    """Writers of a run: console, `metrics.jsonl`, event files; none but on the first process.
+
+    Args:
+      folder: run folder.
+      num_updates: updates of the whole run, for the progress bar.
+      tensorboard: also write event files, to `folder/tensorboard`.
+      resumed_from: update of the checkpoint that a resumed run starts from: later metrics are
+        dropped.
+      process_index: of this process; default: `jax.process_index()`.
+    Returns:
+      A list of writers, empty where process_index is not 0.
+    """
+    if (jax.process_index() if process_index is None else process_index) != 0:
+        return []
+    stored = [JsonlWriter(Path(folder) / "metrics.jsonl")]
+    if tensorboard:
+        stored.append(TensorBoardWriter(Path(folder) / "tensorboard"))
+    if resumed_from is not None:
+        for writer in stored:
+            writer.truncate_after(resumed_from)
+    return [*stored, ConsoleWriter(num_updates)]
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Metrics as they were written: one dict per update, in order, `None` for NaN and infinities.
+
+    Lines of one update are merged, later values last; a half-written last line (the process was
+    killed) is left out.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a line in the middle is not a JSON object with an integer "update".
+    """
+    by_update: dict[int, dict[str, Any]] = {}
+    for _, row in _parsed_lines(Path(path)):
+        by_update.setdefault(row["update"], {}).update(row)
+    return [by_update[update] for update in sorted(by_update)]
+
+
+class JsonlWriter:
+    """Appends one JSON object per update: {"update": int, name: number or null, ...}.
+
+    Strict JSON, so NaN and infinities become null. Floats read back bit by bit: float32 values are
+    written with the digits of the float64 that equals them. Each line is flushed, so a killed
+    process loses at most the line it was writing, and that torn line is removed when the file is
+    opened again.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
+      >>> writer = JsonlWriter(path)
+      >>> writer.write(1, {"reward/mean": 0.25, "policy/kl": float("nan")})
+      >>> writer.close()
+      >>> print(path.read_text().strip())
+      {"update": 1, "reward/mean": 0.25, "policy/kl": null}
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._keep(lambda update: True)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def truncate_after(self, update: int) -> None:
+        """Drop the lines of updates later than `update`: a resumed run writes each update once."""
+        self._file.close()
+        self._keep(lambda written: written <= update)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def phase(self, name: str) -> None:
+        """Nothing: phases are not stored."""
+
+    def write(self, update: int, metrics: Mapping[str, Any]) -> None:
+        row = {"update": int(update)} | {
+            name: _json_number(value) for name, value in metrics.items()
+        }
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _keep(self, wanted: Callable[[int], bool]) -> None:
+        # A new file takes the old one's place in one step: a kill in between leaves one of the two,
+        # whole.
+        kept = [line for line, row in _parsed_lines(self.path) if wanted(row["update"])]
+        text = "".join(line + "\n" for line in kept)
+        if text != self.path.read_text(encoding="utf-8", errors="replace"):
+            fresh = self.path.with_name(self.path.name + ".new")
+            fresh.write_text(text, encoding="utf-8")
+            os.replace(fresh, self.path)
+
+
+class TensorBoardWriter:
+    """Appends scalars to TensorBoard event files, synchronously and without TensorFlow or PyTorch.
+
+    One event per update, flushed. Names are kept as they are; numbers are stored as float32, NaN
+    included. A new file is opened by the first `write`, also after a resume, since TensorBoard
+    reads all files of a folder in order.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self._folder = Path(folder)
+        self._events: event_file_writer.EventsWriter | None = None
+        self._first_update: int | None = None
+
+    def truncate_after(self, update: int) -> None:
+        """Make TensorBoard forget what earlier files say about updates later than `update`."""
+        self.close()
+        self._first_update = update + 1
+
+    def phase(self, name: str) -> None:
+        """Nothing: phases are not stored."""
+
+    def write(self, update: int, metrics: Mapping[str, Any]) -> None:
+        if self._events is None:
+            self._open()
+        values = [
+            summary_pb2.Summary.Value(tag=name, simple_value=float(value))
+            for name, value in metrics.items()
+        ]
+        summary = summary_pb2.Summary(value=values)
+        self._events.write_event(
+            event_pb2.Event(wall_time=time.time(), step=int(update), summary=summary)
+        )
+        self._events.flush()
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Nanoseconds: two files of the same second would otherwise have one name, and the later
+        # would win.
+        self._events = event_file_writer.EventsWriter(
+            str(self._folder / "events"), f".{time.time_ns()}"
+        )
+        if self._first_update is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            event = event_pb2.Event(
+                wall_time=time.time(), step=self._first_update, session_log=start
+            )
+            self._events.write_event(event)
+            self._first_update = None
+
+
+class ConsoleWriter:
+    """Progress on the terminal: phase, bar, update i of n, time left, the metrics to glance at.
+
+    On a terminal the display is live. Elsewhere (a pipe, CI, a notebook) it is one plain line at
+    the first call, then at most one in `interval_s` seconds, and one at the end.
+
+    Args:
+      num_updates: updates of the whole run, >= 0.
+      columns: what is shown, see COLUMNS; a metric that an update lacks keeps its last value.
+      interval_s: seconds between plain lines.
+      console: where to write; default: standard output.
+      clock: seconds, monotonic; for tests.
+    """
+
+    def __init__(
+        self,
+        num_updates: int,
+        *,
+        columns: tuple[tuple[str, str, Callable[[float], str]], ...] = COLUMNS,
+        interval_s: float | int = 10,
+        console: rich.console.Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._num_updates = num_updates
+        self._columns = columns
+        self._interval_s = interval_s
+        self._console = console or rich.console.Console(highlight=False)
+        self._clock = clock
+        self._phase = "starting"
+        self._update = 0
+        self._shown: dict[tuple[str, str], str] = {}  # (label, task) -> formatted value
+        self._started: tuple[float, int] | None = None  # time and update of the first write
+        self._printed_at = -math.inf
+        self._pending = False  # something happened since the last plain line
+        self._live: rich.live.Live | None = None
+        self._closed = False
+        self._spinner = rich.spinner.Spinner("dots")
+
+    def phase(self, name: str) -> None:
+        self._phase = name
+        self._refresh()
+
+    def write(self, update: int, metrics: Mapping[str, Any]) -> None:
+        self._update = int(update)
+        if self._started is None:
+            self._started = (self._clock(), self._update)
+        for pattern, label, text in self._columns:
+            for name, value in metrics.items():
+                if match := re.fullmatch(pattern, name):
+                    task = match.group(1) if match.re.groups else ""
+                    self._shown[(label, task)] = text(float(value))
+        self._refresh()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._live is not None:
+            self._live.update(self, refresh=True)
+            self._live.stop()
+        elif self._pending:
+            self._print_line()
+
+    def __rich__(self) -> rich.table.Table:
+        """Two rows: progress, metrics."""
+        top = rich.table.Table.grid(padding=(0, 1))
+        bar = rich.progress_bar.ProgressBar(
+            total=max(self._num_updates, 1), completed=self._update, width=32
+        )
+        lead = rich.text.Text("✓", style="green") if self._closed else self._spinner
+        counts = rich.text.Text(f"{self._update}/{self._num_updates}", style="bold")
+        top.add_row(
+            lead,
+            rich.text.Text(self._phase.ljust(10)),
+            bar,
+            counts,
+            rich.text.Text(self._eta(), style="dim"),
+        )
+        page = rich.table.Table.grid()
+        page.add_row(top)
+        page.add_row(rich.text.Text("  " + "   ".join(self._cells()), style="cyan"))
+        return page
+
+    def _refresh(self) -> None:
+        if self._closed:
+            return
+        self._pending = True
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            if self._live is None:
+                self._live = rich.live.Live(self, console=self._console, refresh_per_second=8)
+                self._live.start()
+        elif self._clock() - self._printed_at >= self._interval_s:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        cells = [
+            f"update {self._update}/{self._num_updates}",
+            self._phase,
+            *self._cells(),
+            self._eta(),
+        ]
+        self._console.print("  ".join(cell for cell in cells if cell), markup=False, soft_wrap=True)
+        self._printed_at = self._clock()
+        self._pending = False
+
+    def _cells(self) -> list[str]:
+        # In the order of the columns, not of arrival: numbers then stay in their place.
+        cells = []
+        for _, label, _ in self._columns:
+            tasks = sorted(task for shown, task in self._shown if shown == label)
+            for task in tasks:
+                words = [label, task if len(tasks) > 1 else "", self._shown[(label, task)]]
+                cells.append(" ".join(word for word in words if word))
+        return cells
+
+    def _eta(self) -> str:
+        if (
+            self._started is None
+            or self._update <= self._started[1]
+            or self._update >= self._num_updates
+        ):
+            return ""
+        # Only updates of this process count: those before a resume took no time here.
+        seconds, first = self._started
+        rate = (self._clock() - seconds) / (self._update - first)
+        return "ETA " + _duration(rate * (self._num_updates - self._update))
+
+
+def _parsed_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(line, its object) of a metrics file, without a torn last line."""
+    lines = path.read_bytes().split(b"\n")
+    parsed = []
+    for number, raw in enumerate(lines, start=1):
+        if not raw.strip():
+            continue
+        try:
+            # Python's own parser takes NaN; a file of another writer may have it.
+            row = json.loads(raw, parse_constant=lambda _: None)
+            if type(row["update"]) is not int:
+                raise TypeError("update")
+        except (ValueError, TypeError, KeyError):
+            if number == len(lines):
+                break
+            raise ValueError(
+                f'{path}, line {number}: not a JSON object with an integer "update"; remove that'
+                " line or restore the file"
+            ) from None
+        parsed.append((raw.decode("utf-8"), row))
+    return parsed
+
+
+def _json_number(value: Any) -> float | int | None:
+    value = value.item() if hasattr(value, "item") else value  # numpy and jax scalars
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if math.isfinite(value) else None
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours}h {minutes:02d}m"
+        if hours
+        else f"{minutes}m {seconds:02d}s"
+        if minutes
+        else f"{seconds}s"
+    )

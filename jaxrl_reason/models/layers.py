@@ -1,0 +1,185 @@
+"""The parts of a decoder layer of the Qwen3 family, and the sizes that they share.
+
+Device side, jit-safe. Reads: activations. Writes: nothing.
+
+Shape letters: B rows, t tokens per row in this call, D width, H query heads, K key heads, E head width, F MLP width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from jaxrl_reason import sharding
+from jaxrl_reason.models import cache as kv
+from jaxrl_reason.ops import attention
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and switches of one model.
+
+    Example:
+      >>> ModelConfig(vocab_size=8, num_layers=1, d_model=4, num_heads=2, num_kv_heads=1, head_dim=2, d_ff=8).tied
+      True
+    """
+
+    vocab_size: int  # V >= 1
+    num_layers: int  # L >= 1
+    d_model: int  # D >= 1
+    num_heads: int  # H >= 1
+    num_kv_heads: int  # K, divides H
+    head_dim: int  # E, even
+    d_ff: int  # F >= 1
+    rope_theta: float = 1_000_000.0  # > 0, base of the rotary wavelengths
+    rms_eps: float = 1e-6  # > 0
+    tied: bool = True  # the head is the embedding
+    qk_norm: bool = True  # RMSNorm on each query and key head
+    dtype: str = "float32"  # compute dtype: float32 | bfloat16
+    param_dtype: str = "float32"  # float32 | bfloat16
+    remat: bool = False  # recompute a layer's activations in the backward pass
+
+    def __post_init__(self) -> None:
+        sizes = (
+            "vocab_size",
+            "num_layers",
+            "d_model",
+            "num_heads",
+            "num_kv_heads",
+            "head_dim",
+            "d_ff",
+        )
+        problems = [
+            f"{x} = {getattr(self, x)}: must be >= 1" for x in sizes if getattr(self, x) < 1
+        ]
+        if not problems and self.num_heads % self.num_kv_heads:
+            problems.append(
+                f"num_kv_heads = {self.num_kv_heads}: must divide num_heads = {self.num_heads}"
+            )
+        if self.head_dim % 2:
+            problems.append(f"head_dim = {self.head_dim}: must be even, rotary halves are paired")
+        for name in ("dtype", "param_dtype"):
+            if getattr(self, name) not in ("float32", "bfloat16"):
+                problems.append(
+                    f"{name} = {getattr(self, name)!r}: must be one of float32, bfloat16"
+                )
+        if problems:
+            raise ValueError("bad model config:\n" + "\n".join(f"  {p}" for p in problems))
+
+
+def rope_angles(positions_Bt: Array, config: ModelConfig) -> tuple[Array, Array]:
+    """cos and sin [B, t, 1, E/2], float32: bfloat16 cannot tell neighbouring positions apart beyond 256."""
+    exponent = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    frequency = config.rope_theta**-exponent
+    angle = positions_Bt.astype(jnp.float32)[..., None, None] * frequency[None, None, None]
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def _rotate(x_BtHE: Array, cos: Array, sin: Array) -> Array:
+    # Pairs are (i, i + E/2), as in the published Qwen and Llama weights, not (2i, 2i + 1).
+    first, second = jnp.split(x_BtHE.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x_BtHE.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x * rsqrt(mean(x^2) + eps) * scale over the last axis, float32 inside."""
+
+    config: ModelConfig
+    axis_name: str
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        init = nn.with_logical_partitioning(nn.initializers.ones, (self.axis_name,))
+        scale = self.param("scale", init, (x.shape[-1],), jnp.dtype(self.config.param_dtype))
+        x_f32 = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(
+            jnp.mean(jnp.square(x_f32), axis=-1, keepdims=True) + self.config.rms_eps
+        )
+        scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+        return (x_f32 * inverse * scale).astype(x.dtype)
+
+
+def _weight(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> Array:
+    """A weight in the compute dtype, drawn with variance 1 / (size of the axes it sums over)."""
+    config = module.config
+    # "wo" sums over heads and head width, every other weight over its first axis.
+    in_axis = tuple(range(len(shape) - 1)) if name == "wo" else 0
+    out_axis = -1 if name == "wo" else tuple(range(1, len(shape)))
+    init = nn.initializers.variance_scaling(
+        1.0, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis
+    )
+    weight = module.param(
+        name, nn.with_logical_partitioning(init, axes), shape, jnp.dtype(config.param_dtype)
+    )
+    return weight.astype(config.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions; writes its keys in the cache, if there is one."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, x_BtD: Array, cache: kv.LayerCache | None, shared: dict[str, Array]
+    ) -> tuple[Array, kv.LayerCache | None]:
+        c = self.config
+        D, H, K, E = c.d_model, c.num_heads, c.num_kv_heads, c.head_dim
+        wq = _weight(self, "wq", (D, H, E), ("embed", "heads", "head_dim"))
+        wk = _weight(self, "wk", (D, K, E), ("embed", "kv_heads", "head_dim"))
+        wv = _weight(self, "wv", (D, K, E), ("embed", "kv_heads", "head_dim"))
+        wo = _weight(self, "wo", (H, E, D), ("heads", "head_dim", "embed"))
+        q_BtHE = jnp.einsum("BtD,DHE->BtHE", x_BtD, wq)
+        k_BtKE = jnp.einsum("BtD,DKE->BtKE", x_BtD, wk)
+        v_BtKE = jnp.einsum("BtD,DKE->BtKE", x_BtD, wv)
+        if c.qk_norm:
+            q_BtHE = RMSNorm(c, "head_dim", name="q_norm")(q_BtHE)
+            k_BtKE = RMSNorm(c, "head_dim", name="k_norm")(k_BtKE)
+        q_BtHE = _rotate(q_BtHE, shared["cos"], shared["sin"])
+        k_BtKE = _rotate(k_BtKE, shared["cos"], shared["sin"])
+        blocks = []
+        if cache is not None:
+            cache, k_BtKE, v_BtKE = kv.write(cache, k_BtKE, v_BtKE, shared["length"])
+            blocks.append((*kv.prompt_part(cache), shared["prompt_mask"]))
+        blocks.append((k_BtKE, v_BtKE, shared["own_mask"]))
+        out_BtHE = attention.attend(q_BtHE, blocks, scale=E**-0.5)
+        return jnp.einsum("BtHE,HED->BtD", out_BtHE, wo), cache
+
+
+class MLP(nn.Module):
+    """SwiGLU: (silu(x gate) * x up) down."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BtD: Array) -> Array:
+        D, F = self.config.d_model, self.config.d_ff
+        gate = _weight(self, "gate", (D, F), ("embed", "mlp"))
+        up = _weight(self, "up", (D, F), ("embed", "mlp"))
+        down = _weight(self, "down", (F, D), ("mlp", "embed"))
+        return (nn.silu(x_BtD @ gate) * (x_BtD @ up)) @ down
+
+
+class Layer(nn.Module):
+    """One decoder layer; a scan's body in training, called layer by layer with a cache."""
+
+    config: ModelConfig
+    mesh: Mesh | None
+
+    @nn.compact
+    def __call__(
+        self, x_BtD: Array, cache: kv.LayerCache | None, shared: dict[str, Array]
+    ) -> tuple[Array, kv.LayerCache | None]:
+        c, rows = self.config, ("rows", None, None)
+        attended, cache = Attention(c, name="attention")(
+            RMSNorm(c, "embed", name="attention_norm")(x_BtD), cache, shared
+        )
+        x_BtD = sharding.constrain(x_BtD + attended, self.mesh, rows)
+        x_BtD = x_BtD + MLP(c, name="mlp")(RMSNorm(c, "embed", name="mlp_norm")(x_BtD))
+        return sharding.constrain(x_BtD, self.mesh, rows), cache

@@ -1,0 +1,250 @@
+"""A policy: parameters, tokenizer and the function between them, from a preset or a folder and back to one.
+
+Host side, except `Policy.apply` (device side, jit-safe). Reads: a policy folder. Writes: the same.
+
+| file in a policy folder | holds |
+| --- | --- |
+| `model.json` | the fields of `transformer.ModelConfig` |
+| `params.safetensors` | parameters by path, "layers.mlp.up", in their own dtype |
+| `tokenizer.json`, ... | what the tokenizer's `save_pretrained` writes |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+import transformers
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrl_reason import sharding
+from jaxrl_reason.models import tokenizer as tokenizers
+from jaxrl_reason.models import transformer
+from jaxrl_reason.types import Params
+
+_MODEL_FILE = "model.json"
+_PARAMS_FILE = "params.safetensors"
+_RUN_SUBFOLDER = "policy"  # where a run leaves its trained policy
+
+ApplyFn = Callable[[Params, Any, Any], Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Policy:
+    """Everything that is needed to sample from a model and to train it."""
+
+    config: transformer.ModelConfig
+    params: Params  # nested dict of arrays, as `transformer.init_params` makes them
+    tokenizer: Any  # transformers tokenizer, with EOS and padding tokens
+    # (params, tokens [B, T], token_mask [B, T]) -> logits [B, T, V] float32: position t predicts token t + 1. For
+    # small inputs only; training never makes this array.
+    apply: ApplyFn
+
+
+def load_policy(
+    source: str | os.PathLike,
+    *,
+    dtype: str = "float32",
+    remat: bool = False,
+    mesh: Mesh | None = None,
+    tokenizer: Any = None,
+    seed: int = 0,
+) -> Policy:
+    """A policy with random weights (preset) or with those of a folder.
+
+    Args:
+      source: name of a preset, a folder written by `save_policy`, or a run folder that has one in `policy/`.
+      dtype: compute dtype, float32 or bfloat16. Parameters keep the dtype they have.
+      remat: recompute activations in the backward pass.
+      mesh: where parameters are placed, split as `sharding.RULES` say; None: the default device.
+      tokenizer: of a preset; the arithmetic one by default, and it sets the vocabulary size. For a folder, which has
+        its own: what it must be equal to.
+      seed: of random weights.
+    Returns:
+      Policy.
+    Raises:
+      FileNotFoundError: no such preset or folder, or a file of it is missing.
+      ValueError: files that do not fit together; every missing, unknown and misshapen tensor in one error.
+    Example:
+      >>> policy = load_policy("tiny")
+      >>> policy.apply(policy.params, np.asarray([[111, 5, 7]]), np.ones((1, 3), bool)).shape
+      (1, 3, 120)
+    """
+    source = os.fspath(source)
+    if source in transformer.PRESETS and not os.path.isdir(source):
+        tokenizer = tokenizers.arithmetic_tokenizer() if tokenizer is None else tokenizer
+        config = dataclasses.replace(
+            transformer.PRESETS[source], vocab_size=len(tokenizer), dtype=dtype, remat=remat
+        )
+        params = _random_params(config, mesh, seed)
+    else:
+        folder = _policy_folder(source)
+        config = dataclasses.replace(_read_config(folder / _MODEL_FILE), dtype=dtype, remat=remat)
+        tokenizer = _read_tokenizer(folder, config, tokenizer)
+        params = _read_params(folder / _PARAMS_FILE, config, mesh)
+    return Policy(config, params, tokenizer, _make_apply(config, mesh))
+
+
+def save_policy(folder: str | os.PathLike, policy: Policy) -> None:
+    """Write a policy as a folder that `load_policy` reads; a policy that is there already is replaced.
+
+    With several processes all must call this; the first one writes.
+
+    Args:
+      folder: made if it is missing. It changes only once everything is written.
+      policy: its parameters may be split over any devices.
+    Raises:
+      ValueError: the folder holds something that is not a policy.
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.mkdtemp()
+      >>> save_policy(folder, load_policy("tiny", seed=3))
+      >>> load_policy(folder).config.d_model
+      64
+    """
+    folder = pathlib.Path(folder).absolute()
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MODEL_FILE).is_file():
+        raise ValueError(f"{folder}: holds files but no policy; choose an empty or new folder")
+    tensors = {name: np.ascontiguousarray(x) for name, x in _flat(sharding.to_host(policy.params))}
+    if jax.process_index() != 0:
+        return
+    fresh, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    model = json.dumps(dataclasses.asdict(policy.config), indent=2) + "\n"
+    (fresh / _MODEL_FILE).write_text(model)
+    safetensors.numpy.save_file(tensors, fresh / _PARAMS_FILE)
+    policy.tokenizer.save_pretrained(fresh)
+    # Two renames, since a folder that is not empty cannot be replaced by one.
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.is_dir():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _make_apply(config: transformer.ModelConfig, mesh: Mesh | None) -> ApplyFn:
+    def apply(
+        params: Params,
+        tokens: Int[Array | np.ndarray, "B T"],
+        token_mask: Bool[Array | np.ndarray, "B T"],
+    ) -> Float[Array, "B T V"]:
+        hidden, _ = transformer.forward(config, params, tokens, token_mask, mesh=mesh)
+        return transformer.logits(params, hidden)
+
+    return jax.jit(apply)
+
+
+def _param_shardings(config: transformer.ModelConfig, mesh: Mesh) -> Params:
+    return sharding.param_shardings(
+        mesh, transformer.logical_axes(config), transformer.param_shapes(config)
+    )
+
+
+def _random_params(config: transformer.ModelConfig, mesh: Mesh | None, seed: int) -> Params:
+    init = functools.partial(transformer.init_params, config)
+    # Under jit with out_shardings no device ever holds the whole model.
+    place = {} if mesh is None else {"out_shardings": _param_shardings(config, mesh)}
+    return jax.jit(init, **place)(jax.random.key(seed))
+
+
+def _policy_folder(source: str) -> pathlib.Path:
+    folder = pathlib.Path(source)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{source!r} is neither a preset ({', '.join(transformer.PRESETS)}) nor a folder"
+        )
+    for candidate in (folder, folder / _RUN_SUBFOLDER):
+        if (candidate / _MODEL_FILE).is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"{source}: no {_MODEL_FILE} here or in {_RUN_SUBFOLDER}/; give a folder written by save_policy,"
+        " or a run that has ended: it leaves its policy there"
+    )
+
+
+def _read_config(path: pathlib.Path) -> transformer.ModelConfig:
+    try:
+        fields = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: is not JSON ({error})") from error
+    known = {field.name: field for field in dataclasses.fields(transformer.ModelConfig)}
+    required = {name for name, field in known.items() if field.default is dataclasses.MISSING}
+    problems = [f"{name}: no such field" for name in sorted(fields.keys() - known.keys())]
+    problems += [f"{name}: missing" for name in sorted(required - fields.keys())]
+    if problems:
+        raise ValueError(f"{path}: bad model config:\n" + "\n".join(f"  {p}" for p in problems))
+    return transformer.ModelConfig(**fields)
+
+
+def _read_tokenizer(
+    folder: pathlib.Path, config: transformer.ModelConfig, expected: Any | None
+) -> Any:
+    if not (folder / "tokenizer.json").is_file():
+        raise FileNotFoundError(f"{folder}: no tokenizer.json; save the policy with save_policy")
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    if len(tokenizer) > config.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}"
+        )
+    if expected is not None and tokenizer.get_vocab() != expected.get_vocab():
+        raise ValueError(
+            f"{folder}: the policy's tokenizer ({len(tokenizer)} tokens) is not the one the task uses"
+            f" ({len(expected)} tokens); choose a policy trained for this task"
+        )
+    return tokenizer
+
+
+def _read_params(path: pathlib.Path, config: transformer.ModelConfig, mesh: Mesh | None) -> Params:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; save the policy with save_policy")
+    shapes = dict(_flat(transformer.param_shapes(config)))
+    targets = {} if mesh is None else dict(_flat(_param_shardings(config, mesh)))
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            _check_tensors(path, file, shapes)
+            params: dict[str, Any] = {}
+            for name in shapes:
+                array = file.get_tensor(name).astype(config.param_dtype)
+                placed = sharding.to_global(array, targets[name]) if mesh else jnp.asarray(array)
+                *parents, leaf = name.split(".")
+                functools.reduce(lambda tree, key: tree.setdefault(key, {}), parents, params)[
+                    leaf
+                ] = placed
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: is damaged or no safetensors file ({error})") from error
+    return params
+
+
+def _check_tensors(path: pathlib.Path, file: Any, shapes: Mapping[str, Any]) -> None:
+    """Compare names and shapes from the file's header, before anything is read."""
+    found = set(file.keys())
+    problems = [f"{name}: missing" for name in sorted(shapes.keys() - found)]
+    problems += [f"{name}: the model has no such tensor" for name in sorted(found - shapes.keys())]
+    for name in sorted(found & shapes.keys()):
+        shape = tuple(file.get_slice(name).get_shape())
+        if shape != shapes[name].shape:
+            problems.append(f"{name}: shape {shape}, the model needs {shapes[name].shape}")
+    if problems:
+        raise ValueError(
+            f"{path}: does not fit {_MODEL_FILE} beside it:\n"
+            + "\n".join(f"  {p}" for p in problems)
+        )
+
+
+def _flat(tree: Any) -> list[tuple[str, Any]]:
+    """("layers.mlp.up", leaf) of a nested dict."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(".".join(step.key for step in path), leaf) for path, leaf in leaves]

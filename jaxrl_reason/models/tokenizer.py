@@ -1,0 +1,161 @@
+"""Tokenizers made without any download, and the one way to turn text into ids and back.
+
+Host side. Reads: nothing. Writes: nothing.
+
+| name | ids | V |
+| --- | --- | --- |
+| arithmetic | 0..99: the integers; then the words of the format; <unk>; specials | 120 |
+| byte | 0..255: the bytes of UTF-8; then specials | 264 |
+
+Both vocabularies are filled up with <reserved_i> to a multiple of 8, so that a mesh axis of 2, 4 or
+8 devices can share the head; no text contains them, and decoding leaves them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, pre_tokenizers
+from tokenizers import models as tokenizer_models
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+_ARITHMETIC_WORDS = ("solve", "repair", ":", ";", "=", "|", "+", "-", "*")
+_PAD, _BOS, _EOS, _UNK = "<pad>", "<bos>", "<eos>", "<unk>"
+_VOCAB_MULTIPLE = 8
+
+
+def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per word of the arithmetic text format; V = 120.
+
+    Example:
+      >>> tokenizer = arithmetic_tokenizer()
+      >>> encode_completion(tokenizer, "8 ; = 8")  # 8, ";", "=", 8, EOS
+      [8, 103, 104, 8, 112]
+      >>> len(tokenizer)
+      120
+    """
+    words = [*map(str, range(100)), *_ARITHMETIC_WORDS, _UNK]
+    model = tokenizer_models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=_UNK)
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _wrap(backend)
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte of UTF-8, id = byte value; V = 264.
+
+    Example:
+      >>> tokenizer = byte_tokenizer()
+      >>> encode_prompt(tokenizer, "é")
+      [257, 195, 169]
+      >>> decode_completion(tokenizer, [195, 169, tokenizer.eos_token_id])
+      'é'
+    """
+    model = tokenizer_models.BPE({s: i for i, s in enumerate(_byte_symbols())}, merges=[])
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return _wrap(backend)
+
+
+_TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
+    "arithmetic": arithmetic_tokenizer,
+    "byte": byte_tokenizer,
+}
+
+
+def make_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """The tokenizer that a task names in `tokenizer_name`.
+
+    Raises:
+      ValueError: no tokenizer has this name.
+    Example:
+      >>> make_tokenizer("byte").vocab_size
+      256
+    """
+    if name not in _TOKENIZERS:
+        raise ValueError(f"tokenizer {name!r}: must be one of {', '.join(_TOKENIZERS)}")
+    return _TOKENIZERS[name]()
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """[BOS] + ids of the text, no EOS; without BOS where the tokenizer has none.
+
+    Special tokens spelt out in the text are read as plain text: no problem can end or pad a row.
+
+    Example:
+      >>> encode_prompt(arithmetic_tokenizer(), "solve 3 8 :")
+      [111, 100, 3, 8, 102]
+    """
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    return bos + _encode(tokenizer, text)
+
+
+def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of the text + [EOS], as a policy that has finished would have sampled them.
+
+    Raises:
+      ValueError: the tokenizer has no EOS, so that no completion could end.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError("tokenizer: has no EOS token, so no completion could end; set eos_token")
+    return [*_encode(tokenizer, text), tokenizer.eos_token_id]
+
+
+def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | np.ndarray) -> str:
+    """Text up to the first EOS, special tokens left out; inverse of `encode_completion`.
+
+    Bytes that are not UTF-8 usually show as U+FFFD, itself three bytes. Where that would make the
+    text longer than what was sampled, they show as "?" instead, so that a failed text put into a
+    repair prompt never takes more tokens than it had.
+
+    Args:
+      ids: [length] sampled ids, with or without EOS; whatever follows EOS is ignored.
+    Example:
+      >>> decode_completion(byte_tokenizer(), [52, 255, 50])
+      '4?2'
+    """
+    ids = [int(i) for i in ids]
+    if tokenizer.eos_token_id in ids:
+        ids = ids[: ids.index(tokenizer.eos_token_id)]
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    if "\ufffd" in text and len(_encode(tokenizer, text)) > len(ids):
+        text = text.replace("\ufffd", "?")
+    return text
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+
+def _wrap(backend: tokenizers.Tokenizer) -> PreTrainedTokenizerFast:
+    """Add specials and reserved tokens behind the vocabulary, in a fixed order."""
+    size = backend.get_vocab_size() + 3
+    reserved = [f"<reserved_{i}>" for i in range(-size % _VOCAB_MULTIPLE)]
+    specials = [_PAD, _BOS, _EOS, *reserved]
+    backend.add_special_tokens(
+        [tokenizers.AddedToken(s, special=True, normalized=False) for s in specials]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=_PAD,
+        bos_token=_BOS,
+        eos_token=_EOS,
+        extra_special_tokens=reserved,
+        unk_token=_UNK if backend.token_to_id(_UNK) is not None else None,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
+    )
+
+
+def _byte_symbols() -> list[str]:
+    """The printable character that ByteLevel shows for each byte 0..255.
+
+    Printable Latin-1 stands for itself; the other 68 bytes take the characters from U+0100 on, in
+    order.
+    """
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    spare = iter(range(0x100, 0x200))
+    return [chr(b) if b in own else chr(next(spare)) for b in range(256)]

@@ -1,0 +1,382 @@
+"""Parts of a run, made from its config: task, policy, shapes, engine, state, writers.
+
+Host side. Reads: config, policy folder, checkpoints. Writes: config.json and policy/ of the run folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from jaxrl_reason import checkpoint, metrics, sharding, tasks
+from jaxrl_reason import config as config_lib
+from jaxrl_reason.algos import update as algos_update
+from jaxrl_reason.credit import segment
+from jaxrl_reason.methods import base, make_method
+from jaxrl_reason.models import policy as policies
+from jaxrl_reason.models import tokenizer as tokenizers
+from jaxrl_reason.models import transformer
+from jaxrl_reason.rollout import batching
+from jaxrl_reason.types import Params, Row, TrainBatch, TrainState, VerifyFn
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What stays the same from the first update to the last."""
+
+    config: ml_collections.ConfigDict
+    folder: pathlib.Path
+    mesh: jax.sharding.Mesh
+    task: Any
+    policy: policies.Policy  # as loaded: start of the run, and the reference where the loss has a KL term
+    method: base.Method
+    engine: batching.Engine
+    pieces: Callable[[Sequence[int]], list[str]]  # text of each token, remembered
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run is; saved with every checkpoint."""
+
+    update: int = 0
+    generated_tokens: int = 0  # policy, repairs and audits; evaluation not counted
+    trained_tokens: int = 0  # tokens with loss
+    seconds: float = 0.0  # spent on updates; evaluation and saving not counted
+
+    def advance(self, *, generated: int, trained: int, seconds: float) -> None:
+        self.update += 1
+        self.generated_tokens += generated
+        self.trained_tokens += trained
+        self.seconds += seconds
+        self._last = (generated, seconds)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def metrics(self) -> dict[str, float]:
+        generated, seconds = self._last
+        return {
+            "perf/generated_tokens": float(self.generated_tokens),
+            "perf/trained_tokens": float(self.trained_tokens),
+            "perf/seconds": self.seconds,
+            "perf/tokens_per_s": generated / max(seconds, 1e-9),
+        }
+
+
+def shapes_of(config: ml_collections.ConfigDict, task: Any) -> batching.Shapes:
+    """Token budgets: the config's where it gives one, else what the task needs."""
+    prompt = config.rollout.prompt_length or task.prompt_tokens
+    completion = config.rollout.max_new_tokens or task.completion_tokens
+    # Failed and anchor completions stand in a repair prompt; both follow the run's completion budget.
+    repair = task.repair_prompt_tokens + 2 * (completion - task.completion_tokens)
+    return batching.Shapes(prompt, completion, repair, config.rollout.chunk_rows)
+
+
+def make_run(
+    config: ml_collections.ConfigDict,
+    *,
+    task: Any = None,
+    policy: policies.Policy | None = None,
+    method: base.Method | None = None,
+) -> Run:
+    """All parts of a run; each default comes from the config."""
+    task = task or tasks.make_task(config.task)
+    mesh = sharding.make_mesh(config.mesh)
+    if policy is None:
+        policy = policies.load_policy(
+            config.model.source,
+            dtype=config.model.dtype,
+            remat=config.model.remat,
+            mesh=mesh,
+            tokenizer=tokenizers.make_tokenizer(task.tokenizer_name),
+            seed=config.seed,
+        )
+    shapes = shapes_of(config, task)
+    method = method or make_method(config, completion_tokens=shapes.completion)
+    engine = batching.Engine(
+        policy.config, policy.tokenizer, shapes, mesh=mesh, vocab_chunk=config.loss.vocab_chunk
+    )
+    folder = pathlib.Path(config.run_dir)
+    return Run(config, folder, mesh, task, policy, method, engine, _pieces(policy.tokenizer))
+
+
+def _pieces(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
+    """`segment.token_pieces` that decodes each id of the vocabulary once in a run."""
+    known: dict[int, str] = {}
+
+    def pieces(tokens: Sequence[int]) -> list[str]:
+        fresh = list({int(t) for t in tokens} - known.keys())
+        known.update(zip(fresh, segment.token_pieces(tokenizer, fresh), strict=True))
+        return [known[int(t)] for t in tokens]
+
+    return pieces
+
+
+def state_shardings(run: Run, optimizer: Any, state: TrainState) -> TrainState:
+    """Where each array of the state lives: optimizer moments beside their parameters, the rest everywhere."""
+    axes = transformer.logical_axes(run.policy.config)
+    params = sharding.param_shardings(run.mesh, axes, state.params)
+    everywhere = sharding.replicated(run.mesh)
+    moments = optax.tree_map_params(
+        optimizer,
+        lambda _, s: s,
+        state.opt_state,
+        params,
+        transform_non_params=lambda _: everywhere,
+    )
+    return TrainState(everywhere, params, moments, everywhere)
+
+
+def first_state(run: Run, optimizer: Any, params: Params | None = None) -> TrainState:
+    """State before the first update, placed on the mesh; starts from the policy unless `params` are given."""
+    # The update donates its state, and the policy's own arrays stay: they are the reference.
+    params = jax.tree.map(jnp.copy, run.policy.params if params is None else params)
+    state = TrainState(
+        num_updates=jnp.int32(0),
+        params=params,
+        opt_state=jax.jit(optimizer.init)(params),
+        key=jax.random.key(run.config.seed),
+    )
+    return jax.device_put(state, state_shardings(run, optimizer, state))
+
+
+def place_batch(run: Run, batch: TrainBatch) -> TrainBatch:
+    """TrainBatch of NumPy arrays on the mesh, split by rows."""
+    return sharding.to_global(batch, sharding.batch_sharding(run.mesh))
+
+
+def start(
+    run: Run, optimizer: Any, store: checkpoint.Checkpoints, *, resume: bool
+) -> tuple[TrainState, Progress]:
+    """First state of the run, or its latest checkpoint; priorities at the top of `checkpoint`.
+
+    Raises:
+      FileExistsError: the folder holds a run and `resume` is False.
+      ValueError: resumed with a config that would change what was already trained.
+    """
+    saved = run.folder / "config.json"
+    if saved.exists() and not resume:
+        raise FileExistsError(
+            f"{run.folder} already holds a run; go on with --resume,"
+            " or choose another --config.run_dir"
+        )
+    if saved.exists():
+        _check_same_config(saved, run.config)
+    elif resume:
+        raise FileNotFoundError(f"{run.folder} holds no run to resume; start it without --resume")
+    if jax.process_index() == 0:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        saved.write_text(config_lib.to_json(run.config))
+    state = first_state(run, optimizer)
+    if store.latest_step() is None:
+        if resume:
+            print(f"{run.folder}: no checkpoint yet; starting at update 0")
+        return state, Progress()
+    state, meta = store.restore(state)
+    return state, Progress(**meta)
+
+
+# Fields that a resumed run may change: they decide how long it runs and what it writes, not what it computes.
+_RESUMABLE = (
+    "train.num_updates",
+    "train.max_generated_tokens",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.log_rollouts_every",
+    "train.log_rollouts",
+    "train.tensorboard",
+    "run_dir",
+)
+
+
+def _check_same_config(saved: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    old, new = (config_lib.fields(c) for c in (config_lib.from_json(saved.read_text()), config))
+    changed = [
+        f"  {name}: saved {old[name]!r}, now {new[name]!r}"
+        for name in new
+        if old[name] != new[name] and name not in _RESUMABLE
+    ]
+    if "optim.schedule" in old and old["optim.schedule"] != "constant":
+        if old["train.num_updates"] != new["train.num_updates"]:
+            changed.append("  train.num_updates: the learning-rate schedule depends on it")
+    if changed:
+        raise ValueError(
+            f"{saved}: the run was started with another config; resume it with the saved values,"
+            " or start a new run_dir:\n" + "\n".join(changed)
+        )
+
+
+def make_optimizer(run: Run) -> Any:
+    """Optimizer and schedule of `config.optim`."""
+    config = run.config
+    return algos_update.make_optimizer(
+        config.optim, config.train.num_updates * config.optim.minibatches
+    )
+
+
+def make_update(
+    run: Run, optimizer: Any, *, loss_fn: Callable | None = None
+) -> Callable[[TrainState, TrainBatch], tuple[TrainState, dict]]:
+    """The jitted optimizer update of this run; `loss_fn` replaces the loss of `config.loss`."""
+
+    def hidden_fn(params, tokens, token_mask):
+        model, mesh = run.policy.config, run.mesh
+        return transformer.forward(model, params, tokens, token_mask, mesh=mesh)[0]
+
+    repairs = _trains_repairs(run.config)
+    return algos_update.make_update(
+        hidden_fn,
+        transformer.head,
+        optimizer,
+        loss_config=run.config.loss,
+        loss_fn=loss_fn,
+        microbatch_rows=run.config.optim.microbatch_rows,
+        temperature=run.config.rollout.temperature,
+        max_completion=run.engine.shapes.completion,
+        streams=("policy", "repair") if repairs else ("policy",),
+        row_sharding=sharding.batch_sharding(run.mesh),
+    )
+
+
+def _trains_repairs(config: ml_collections.ConfigDict) -> bool:
+    return config.method.name == "iop" and config.iop.repair_weight > 0
+
+
+def train_rows(run: Run) -> int:
+    """Rows of every TrainBatch: the method's most, in whole microbatches."""
+    config = run.config
+    most = run.method.max_rows(config.rollout.num_prompts, config.rollout.group_size)
+    per_part = -(-most // config.optim.minibatches)
+    micro = config.optim.microbatch_rows
+    return -(-per_part // micro) * micro
+
+
+def to_batch(run: Run, rows: Sequence[Row], stages: base.Stages) -> TrainBatch:
+    """TrainBatch of this run's one shape; with a KL term, scored by the reference policy as well."""
+    shapes, config = run.engine.shapes, run.config
+    ref = None
+    if config.loss.kl_coef:
+        ref = run.engine.score(
+            run.policy.params,
+            [r.prompt for r in rows],
+            [r.completion for r in rows],
+            temperature=config.rollout.temperature,
+        )
+    return batching.pack_rows(
+        rows,
+        num_rows=train_rows(run),
+        prompt_length=shapes.repair_prompt if _trains_repairs(config) else shapes.prompt,
+        completion_length=shapes.completion,
+        pad_id=run.policy.tokenizer.pad_token_id,
+        ref_logprobs=ref,
+    )
+
+
+def bind_stages(
+    run: Run, params: Params, key: jax.Array, verify: VerifyFn, clock: Clock
+) -> base.Stages:
+    """The functions that a method may call, with this update's parameters and key in them, timed."""
+    engine, tokenizer, task = run.engine, run.policy.tokenizer, run.task
+    temperature = run.config.rollout.temperature
+
+    def sample(prompts, *, stage, num_samples=1, temperature=temperature, prefixes=None):
+        with clock.time("generate" if stage.startswith("policy") else "repair"):
+            return engine.sample(
+                params,
+                key,
+                prompts,
+                stage=stage,
+                num_samples=num_samples,
+                temperature=temperature,
+                prefixes=prefixes,
+            )
+
+    def score(prompts, completions):
+        with clock.time("score"):
+            return engine.score(params, prompts, completions, temperature=temperature)
+
+    def timed_verify(problems, texts):
+        with clock.time("verify"):
+            return verify(problems, texts)
+
+    def align(failed, repaired):
+        with clock.time("align"):
+            return engine.align(failed, repaired)
+
+    def policy_prompt(problem):
+        return tuple(tokenizers.encode_prompt(tokenizer, task.policy_prompt(problem)))
+
+    def repair_prompt(problem, failed, anchor):
+        text = task.repair_prompt(problem, failed.text, anchor.text)
+        return tuple(tokenizers.encode_prompt(tokenizer, text))
+
+    return base.Stages(
+        sample=sample,
+        score=score,
+        verify=timed_verify,
+        align=align,
+        policy_prompt=policy_prompt,
+        repair_prompt=repair_prompt,
+        encode=lambda text: tuple(tokenizers.encode_completion(tokenizer, text)),
+        decode=lambda tokens: tokenizers.decode_completion(tokenizer, tokens),
+        pieces=run.pieces,
+        first_error=getattr(task, "first_error", None),
+        answer_marker=task.answer_marker,
+        step_separator=task.step_separator,
+    )
+
+
+class Writers:
+    """Several metric writers as one."""
+
+    def __init__(self, writers: Sequence[metrics.MetricWriter]):
+        self.writers = list(writers)
+
+    def phase(self, name: str) -> None:
+        for writer in self.writers:
+            writer.phase(name)
+
+    def write(self, update: int, values: dict[str, float]) -> None:
+        for writer in self.writers:
+            writer.write(update, values)
+
+    def close(self) -> None:
+        for writer in self.writers:
+            writer.close()
+
+
+class Clock:
+    """Seconds by stage; `total` is wall time since the clock was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._spent: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[stage] = self._spent.get(stage, 0.0) + time.perf_counter() - start
+
+    def total(self) -> float:
+        return time.perf_counter() - self._start
+
+    def metrics(self) -> dict[str, float]:
+        return {f"time/{stage}": seconds for stage, seconds in self._spent.items()}
+
+
+def save_policy(run: Run, params: Params) -> None:
+    """The trained policy as a folder that `load_policy` reads."""
+    policy = dataclasses.replace(run.policy, params=params)
+    policies.save_policy(run.folder / "policy", policy)

@@ -1,0 +1,301 @@
+"""Cold start: supervised fine-tuning of policy mode and repair mode together, or of any prompts and completions.
+
+Host side; drives the device. Reads: a policy; a JSONL file, or the task's own demonstrations. Writes: run_dir/policy/
+and run_dir/metrics.jsonl.
+
+The task's own cold start has two phases. First the policy learns to solve from demonstrations, and to repair from
+corrupted ones. Then it repairs its *own* failures, since a repair mode that saw only synthetic mistakes copies the
+anchor's answer instead; its own samples, right and wrong, are mixed in as policy-mode rows, which keeps policy mode
+where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+
+from jaxrl_reason import config as config_lib
+from jaxrl_reason import evaluate, metrics, parts
+from jaxrl_reason.algos import losses
+from jaxrl_reason.methods import base
+from jaxrl_reason.models import tokenizer as tokenizers
+from jaxrl_reason.rollout import batching
+from jaxrl_reason.types import Completion, Problem, Row
+
+# One batch holds rows of one mode, so that policy rows are not padded to the width of repair prompts.
+MODES = ("policy", "repair")
+
+
+def sft(
+    config: ml_collections.ConfigDict,
+    *,
+    task: Any = None,
+    policy: Any = None,
+    writers: Sequence[metrics.MetricWriter] | None = None,
+) -> pathlib.Path:
+    """Fine-tune on completions: minimise -mean log pi(completion | prompt); returns the policy's folder.
+
+    Args:
+      config: reads sft, task, model, mesh, rollout, optim.microbatch_rows, eval.
+      task: default `config.task`; without `sft.path` it must demonstrate, corrupt and repair.
+      policy: where to start; default `config.model.source`.
+      writers: where metrics go; default console and metrics.jsonl.
+    Returns:
+      The folder with the policy: run_dir/policy.
+    Raises:
+      FileExistsError: run_dir already holds a policy.
+      ValueError: an unusable file (with its line), or a task that cannot demonstrate.
+    """
+    config_lib.validate(config)
+    folder = pathlib.Path(config.run_dir)
+    if (folder / "policy").exists():
+        raise FileExistsError(f"{folder}/policy exists; choose another --config.run_dir")
+    run = parts.make_run(config, task=task, policy=policy)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(config_lib.to_json(config))
+    total = config.sft.policy_updates + (0 if config.sft.path else config.sft.repair_updates)
+    if writers is None:
+        writers = metrics.open_writers(folder, num_updates=total, tensorboard=False)
+    writers = parts.Writers(writers)
+    trainer = _Trainer(run, writers, total)
+    rng = np.random.default_rng(config.seed)
+    if config.sft.path:
+        rows = read_jsonl(config.sft.path, run.policy.tokenizer)
+        trainer.run(_file_batches(rows, config, rng), config.sft.policy_updates)
+    else:
+        _check_demonstrates(run.task)
+        trainer.run(_synthetic_batches(run, rng), config.sft.policy_updates)
+        trainer.restart(config.sft.repair_learning_rate, config.sft.repair_updates)
+        trainer.run(_own_failure_batches(run, trainer, rng), config.sft.repair_updates)
+    parts.save_policy(run, trainer.state.params)
+    writers.close()
+    return folder / "policy"
+
+
+class _Trainer:
+    """State, optimizer and one compiled update per row width."""
+
+    def __init__(self, run: parts.Run, writers: parts.Writers, total: int):
+        self.run_parts, self.writers, self.done = run, writers, 0
+        self.total = total
+        self.params = run.policy.params
+        config = run.config.sft
+        self.restart(config.learning_rate, config.policy_updates)
+
+    def restart(self, learning_rate: float, num_updates: int) -> None:
+        """Fresh optimizer and schedule; parameters stay."""
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0,
+            learning_rate,
+            min(50, max(num_updates // 10, 1)),
+            max(num_updates, 2),
+            0.1 * learning_rate,
+        )
+        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98))
+        self.state = parts.first_state(self.run_parts, optimizer, params=self.params)
+        self.update = parts.make_update(
+            self.run_parts, optimizer, loss_fn=losses.imitation_loss
+        )
+
+    def run(self, batches: Iterator[tuple[str, list[Row]]], num_updates: int) -> None:
+        """Take `num_updates` updates; evaluate at the end of the phase."""
+        config = self.run_parts.config
+        for _ in range(num_updates):
+            mode, rows = next(batches)
+            self.writers.phase(f"cold start, {mode} mode")
+            batch = parts.place_batch(self.run_parts, self._pack(mode, rows))
+            self.state, result = self.update(self.state, batch)
+            self.done += 1
+            if self.done % 50 == 0 or self.done == self.total:
+                line = {f"sft/{mode}_loss": float(result["policy/loss"])}
+                evaluated = config.eval.every and self.done % (50 * config.eval.every) == 0
+                if evaluated or self.done == self.total:
+                    line |= evaluate.in_loop(self.run_parts, self.state.params)
+                self.writers.write(self.done, line)
+        # The update donates its state: the parameters live on here alone.
+        self.params = self.state.params
+
+    def _pack(self, mode: str, rows: list[Row]):
+        shapes, config = self.run_parts.engine.shapes, self.run_parts.config
+        micro = config.optim.microbatch_rows
+        return batching.pack_rows(
+            rows,
+            num_rows=-(-config.sft.batch_rows // micro) * micro,
+            prompt_length=shapes.prompt if mode == "policy" else shapes.repair_prompt,
+            completion_length=shapes.completion,
+            pad_id=self.run_parts.policy.tokenizer.pad_token_id,
+        )
+
+
+def imitation_row(prompt: Sequence[int], completion: Sequence[int]) -> Row:
+    """Row whose every completion token is trained; advantage 1."""
+    ones = np.ones(len(completion), np.float32)
+    return Row(tuple(prompt), tuple(completion), ones > 0, ones, 0 * ones)
+
+
+def _check_demonstrates(task: Any) -> None:
+    missing = [name for name in ("demonstrate", "corrupt", "repair") if not hasattr(task, name)]
+    if missing:
+        raise ValueError(
+            f"task {task.name!r} cannot {', '.join(missing)}: give demonstrations in sft.path,"
+            ' a JSONL file of {"prompt": ..., "completion": ...}'
+        )
+
+
+# --- batches ---------------------------------------------------------------------------------------
+
+
+def _modes(fraction: float) -> Iterator[str]:
+    """Modes in a fixed pattern with the wanted share of repair."""
+    share = 0.0
+    while True:
+        share += fraction
+        if share >= 1 - 1e-9:
+            share -= 1
+            yield "repair"
+        else:
+            yield "policy"
+
+
+def _synthetic_batches(run: parts.Run, rng: np.random.Generator) -> Iterator[tuple[str, list[Row]]]:
+    """Demonstrations; and corrupted ones with another demonstration as anchor and the task's repair as target."""
+    task, config = run.task, run.config
+    encode = _encoder(run)
+    # Repair mode needs a policy that can already derive: it starts in the second half.
+    modes = _modes(config.sft.repair_fraction)
+    for update in range(config.sft.policy_updates):
+        late = update >= config.sft.policy_updates // 2
+        mode = next(modes) if late else "policy"
+        problems = task.batch(config.seed, _SFT_PROBLEMS + update, config.sft.batch_rows)
+        rows = []
+        for problem in problems:
+            solution = task.demonstrate(problem, rng)
+            if mode == "policy":
+                rows.append(encode(task.policy_prompt(problem), solution))
+            else:
+                failed = task.corrupt(problem, solution, rng)
+                anchor = task.demonstrate(problem, rng)
+                prompt = task.repair_prompt(problem, failed, anchor)
+                rows.append(encode(prompt, task.repair(problem, failed, rng)))
+        yield mode, rows
+
+
+# Problems of the cold start are those of updates that no RL run reaches.
+_SFT_PROBLEMS = 10_000_000
+
+
+def _own_failure_batches(
+    run: parts.Run, trainer: _Trainer, rng: np.random.Generator
+) -> Iterator[tuple[str, list[Row]]]:
+    """The policy's own samples as policy rows, and its failures, repaired by the task, as repair rows."""
+    config = run.config
+    modes = _modes(config.sft.repair_fraction)
+    pools: dict[str, list[Row]] = {}
+    for update in range(config.sft.repair_updates):
+        if update % config.sft.failures_every == 0:
+            pools = _sample_pools(run, trainer.state.params, update, rng)
+        mode = next(modes)
+        pool = pools[mode] or pools["policy"]
+        mode = mode if pools[mode] else "policy"
+        chosen = rng.integers(len(pool), size=config.sft.batch_rows)
+        yield mode, [pool[i] for i in chosen]
+
+
+def _sample_pools(
+    run: parts.Run, params: Any, update: int, rng: np.random.Generator
+) -> dict[str, list[Row]]:
+    task, config, engine = run.task, run.config, run.engine
+    tokenizer, encode = run.policy.tokenizer, _encoder(run)
+    size = config.rollout.group_size
+    problems = task.batch(config.seed, 2 * _SFT_PROBLEMS + update, 4 * config.rollout.num_prompts)
+    prompts = [tokenizers.encode_prompt(tokenizer, task.policy_prompt(p)) for p in problems]
+    key = jax.random.fold_in(jax.random.key(config.seed), update)
+    groups = engine.sample(params, key, prompts, stage="cold start", num_samples=size)
+    policy_rows, repair_rows = [], []
+    for problem, prompt, group in zip(problems, prompts, groups, strict=True):
+        verdicts = base.judge(task.verify, [problem] * len(group), group)
+        policy_rows += [imitation_row(prompt, c.tokens) for c in group if not c.truncated]
+        anchors = [c.text for c, v in zip(group, verdicts, strict=True) if v.reward >= 0.5]
+        anchors = anchors or [task.demonstrate(problem, rng)]
+        for completion, verdict in zip(group, verdicts, strict=True):
+            if verdict.reward < 0.5:
+                row = _repair_row(task, encode, problem, completion, anchors, rng)
+                repair_rows.append(row)
+    return {"policy": policy_rows, "repair": repair_rows}
+
+
+def _repair_row(
+    task: Any,
+    encode: Callable[[str, str], Row],
+    problem: Problem,
+    failed: Completion,
+    anchors: list[str],
+    rng: np.random.Generator,
+) -> Row:
+    anchor = anchors[rng.integers(len(anchors))]
+    prompt = task.repair_prompt(problem, failed.text, anchor)
+    return encode(prompt, task.repair(problem, failed.text, rng))
+
+
+def _encoder(run: parts.Run) -> Callable[[str, str], Row]:
+    tokenizer = run.policy.tokenizer
+
+    def encode(prompt: str, completion: str) -> Row:
+        return imitation_row(
+            tokenizers.encode_prompt(tokenizer, prompt),
+            tokenizers.encode_completion(tokenizer, completion),
+        )
+
+    return encode
+
+
+def read_jsonl(path: str, tokenizer: Any) -> list[Row]:
+    """Rows of a JSONL file of {"prompt": str, "completion": str}.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a line that is no such object, named by file and line; or no line at all.
+    """
+    rows = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+                prompt, completion = record["prompt"], record["completion"]
+                if not (isinstance(prompt, str) and isinstance(completion, str)):
+                    raise TypeError("prompt and completion must be strings")
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f'{path}:{number}: not {{"prompt": str, "completion": str}}: {error!r}'
+                ) from error
+            rows.append(
+                imitation_row(
+                    tokenizers.encode_prompt(tokenizer, prompt),
+                    tokenizers.encode_completion(tokenizer, completion),
+                )
+            )
+    if not rows:
+        raise ValueError(f"{path}: no rows")
+    return rows
+
+
+def _file_batches(
+    rows: list[Row], config: ml_collections.ConfigDict, rng: np.random.Generator
+) -> Iterator[tuple[str, list[Row]]]:
+    """Shuffled epochs of the file."""
+    size = config.sft.batch_rows
+    order: list[int] = []
+    while True:
+        while len(order) < size:
+            order += rng.permutation(len(rows)).tolist()
+        chosen, order = order[:size], order[size:]
+        yield "policy", [rows[i] for i in chosen]

@@ -1,0 +1,36 @@
+"""Tasks: problems, prompts and outcome checks, chosen by name.
+
+Host side. Reads: the file that the chosen task reads, when it is made. Writes: nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ml_collections
+
+from jaxrl_reason.tasks import arithmetic, base, gsm8k
+
+_TASKS: dict[str, Callable[[ml_collections.ConfigDict], base.Task]] = {
+    "arithmetic": lambda c: arithmetic.Arithmetic(c.length, c.modulus, c.operators),
+    "gsm8k": lambda c: gsm8k.Gsm8k(c.path),
+}
+
+
+def make_task(task_config: ml_collections.ConfigDict) -> base.Task:
+    """The task that the `task` part of a config names.
+
+    Args:
+      task_config: `config.task`; each task reads its own fields of it.
+    Returns:
+      A task, its data loaded.
+    Raises:
+      ValueError: no task has this name, or the task refuses its settings.
+    Example:
+      >>> from jaxrl_reason import config
+      >>> make_task(config.base().task).name
+      'arithmetic'
+    """
+    if task_config.name not in _TASKS:
+        raise ValueError(f"task.name = {task_config.name!r}: must be one of {', '.join(_TASKS)}")
+    return _TASKS[task_config.name](task_config)

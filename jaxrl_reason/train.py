@@ -1,0 +1,226 @@
+"""The loop: problems -> completions -> verdicts -> rows -> update, read from top to bottom.
+
+Host side; drives the device. Reads: a policy, problems, checkpoints. Writes: the run folder
+
+    config.json  metrics.jsonl  tensorboard/  rollouts/update_N.jsonl  checkpoints/N/  policy/  (report.html)
+
+Every stage can be replaced: `train(config, method=mine)` in a notebook is a fork.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from jaxrl_reason import checkpoint, evaluate, metrics, parts
+from jaxrl_reason import config as config_lib
+from jaxrl_reason.methods import base
+from jaxrl_reason.types import Problem, TrainState, VerifyFn
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    *,
+    task: Any = None,
+    policy: Any = None,
+    method: base.Method | None = None,
+    verify: VerifyFn | None = None,
+    update_fn: Callable | None = None,
+    writers: Sequence[metrics.MetricWriter] | None = None,
+    resume: bool = False,
+) -> tuple[pathlib.Path, TrainState]:
+    """Train a policy; returns the run folder and the final state.
+
+    Args:
+      config: from `config.load` or `config.base`; see there for every field.
+      task: problems and verdicts; default `config.task`.
+      policy: where to start; default `config.model.source`.
+      method: rows of an update; default `config.method`.
+      verify: (problems, texts) -> verdicts; default `task.verify`.
+      update_fn: (state, batch) -> (state, metrics); default `algos.update`.
+      writers: where metrics go; default console, metrics.jsonl and event files.
+      resume: go on from the run folder's latest checkpoint, bitwise as if never stopped.
+    Returns:
+      (run folder, final TrainState).
+    Raises:
+      FileExistsError: the run folder holds a run and `resume` is False.
+      FloatingPointError: the loss or a gradient is not finite; names update, tensors and last checkpoint.
+    """
+    config_lib.validate(config)
+    run = parts.make_run(config, task=task, policy=policy, method=method)
+    verify = verify or run.task.verify
+    optimizer = parts.make_optimizer(run)
+    update_fn = update_fn or parts.make_update(run, optimizer)
+    store = checkpoint.Checkpoints(run.folder / "checkpoints", keep=config.train.keep_checkpoints)
+    state, progress = parts.start(run, optimizer, store, resume=resume)
+    if writers is None:
+        writers = metrics.open_writers(
+            run.folder,
+            num_updates=config.train.num_updates,
+            tensorboard=config.train.tensorboard,
+            resumed_from=progress.update if resume else None,
+        )
+    writers = parts.Writers(writers)
+    stop = _stop_on_sigterm()
+
+    if progress.update == 0:
+        writers.phase("evaluating")
+        writers.write(0, evaluate.in_loop(run, state.params))
+        store.save(0, state, progress.to_dict())
+
+    while not _finished(config, progress) and not stop.is_set():
+        clock = parts.Clock()
+        update, spent = progress.update, run.engine.generated_tokens
+        key = jax.random.fold_in(state.key, update)
+        rng = np.random.default_rng([config.seed, update])
+        stages = parts.bind_stages(run, state.params, key, verify, clock)
+
+        # HOST, DEVICE, HOST: problems, completions, verdicts; refilled while groups give no signal.
+        writers.phase("sampling")
+        groups, sampled = collect(run, stages, update, clock)
+
+        # The method decides which rows are trained, on which tokens, with what advantage and weight.
+        writers.phase("repairing" if config.method.name == "iop" else "building")
+        built = run.method.build(groups, stages, rng)
+
+        # DEVICE: optimizer updates, compiled once.
+        writers.phase("updating")
+        with clock.time("update"):
+            trained = 0
+            results: dict[str, float] = {}
+            for rows in minibatches(built.rows, config.optim.minibatches, rng):
+                batch = parts.to_batch(run, rows, stages)
+                state, results = update_fn(state, parts.place_batch(run, batch))
+                results = {name: float(value) for name, value in results.items()}
+                trained += sum(int(row.gate.sum()) for row in rows)
+                if results.get("policy/nonfinite"):
+                    _stop_nonfinite(run, update + 1, results, store.latest_step())
+        progress.advance(
+            generated=run.engine.generated_tokens - spent, trained=trained, seconds=clock.total()
+        )
+
+        line = sampled | built.metrics | results | clock.metrics() | progress.metrics()
+        if config.eval.every and progress.update % config.eval.every == 0 or _finished(config, progress):
+            writers.phase("evaluating")
+            line |= evaluate.in_loop(run, state.params)
+        writers.write(progress.update, line)
+        if progress.update % config.train.log_rollouts_every == 0 or progress.update == 1:
+            _write_records(run, progress.update, built.records)
+        saving = progress.update % config.train.checkpoint_every == 0
+        if saving or _finished(config, progress) or stop.is_set():
+            writers.phase("saving")
+            store.save(progress.update, state, progress.to_dict())
+
+    parts.save_policy(run, state.params)
+    store.close()
+    writers.close()
+    return run.folder, state
+
+
+def collect(
+    run: parts.Run, stages: base.Stages, update: int, clock: parts.Clock
+) -> tuple[list[base.Group], dict[str, float]]:
+    """N judged groups of G completions; with `rollout.max_refills`, groups without signal are replaced.
+
+    Args:
+      run: parts of the run.
+      stages: functions bound to the current parameters.
+      update: number of this update; problems are a pure function of (seed, update, attempt).
+      clock: gets the seconds.
+    Returns:
+      (groups, metrics of everything that was sampled, kept or not).
+    """
+    config = run.config
+    wanted = config.rollout.num_prompts
+    kept: list[base.Group] = []
+    seen: list[base.Group] = []
+    for attempt in range(1 + config.rollout.max_refills):
+        problems = run.task.batch(config.seed, update, wanted, attempt)
+        prompts = [stages.policy_prompt(p) for p in problems]
+        sampled = stages.sample(
+            prompts, stage=f"policy-{attempt}", num_samples=config.rollout.group_size
+        )
+        flat = [c for completions in sampled for c in completions]
+        repeated: list[Problem] = [p for p in problems for _ in range(config.rollout.group_size)]
+        verdicts = iter(base.judge(stages.verify, repeated, flat))
+        groups = [
+            base.Group(p, prompt, tuple(cs), tuple(next(verdicts) for _ in cs))
+            for p, prompt, cs in zip(problems, prompts, sampled, strict=True)
+        ]
+        seen += groups
+        useful = [g for g in groups if run.method.gives_signal(g)]
+        kept += useful if config.rollout.max_refills else groups
+        if len(kept) >= wanted:
+            break
+    return kept[:wanted], sampling_metrics(seen, useful_frac=len(kept) / len(seen))
+
+
+def sampling_metrics(groups: Sequence[base.Group], *, useful_frac: float) -> dict[str, float]:
+    """Rewards, lengths and verdicts of sampled groups."""
+    rewards = np.stack([g.rewards for g in groups])
+    completions = [c for g in groups for c in g.completions]
+    reasons = [v.reason for g in groups for v in g.verdicts]
+    lengths = np.array([len(c.tokens) for c in completions])
+    return {
+        "reward/mean": float(rewards.mean()),
+        "reward/std": float(rewards.std()),
+        "reward/frac_zero_std": float((np.ptp(rewards, axis=1) == 0).mean()),
+        "reward/kept_group_frac": useful_frac,
+        "response_length/mean": float(lengths.mean()),
+        "response_length/max": float(lengths.max()),
+        "response_length/clip_ratio": float(np.mean([c.truncated for c in completions])),
+        "verifier/parse_fail_frac": reasons.count("unparsable") / len(reasons),
+        "verifier/timeout_frac": reasons.count("timeout") / len(reasons),
+    }
+
+
+def minibatches(rows: Sequence[Any], num: int, rng: np.random.Generator) -> list[list[Any]]:
+    """Rows in `num` parts, shuffled where there is more than one; an empty batch is one empty part."""
+    if num == 1:
+        return [list(rows)]
+    order = rng.permutation(len(rows))
+    return [[rows[i] for i in part] for part in np.array_split(order, num)]
+
+
+def _finished(config: ml_collections.ConfigDict, progress: parts.Progress) -> bool:
+    budget = config.train.max_generated_tokens
+    return progress.update >= config.train.num_updates or bool(
+        budget and progress.generated_tokens >= budget
+    )
+
+
+def _stop_on_sigterm() -> threading.Event:
+    """Event that SIGTERM sets: the update in progress ends, its state is saved, the program exits with 0."""
+    stop = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return stop
+
+
+def _stop_nonfinite(run: parts.Run, update: int, results: dict, last_good: int | None) -> None:
+    report = run.folder / f"nonfinite_update_{update}.json"
+    report.write_text(json.dumps({k: repr(v) for k, v in results.items()}, indent=2))
+    bad = [name for name, value in results.items() if not np.isfinite(value)]
+    raise FloatingPointError(
+        f"update {update}: not finite: {', '.join(bad) or 'gradient'}; the update was not applied."
+        f" Last good checkpoint: {run.folder / 'checkpoints' / str(last_good)}. Figures of the update:"
+        f" {report}. Lower optim.learning_rate, or set optim.grad_clip, and go on with --resume."
+    )
+
+
+def _write_records(run: parts.Run, update: int, records: list[dict]) -> None:
+    if not records or jax.process_index():
+        return
+    path = run.folder / "rollouts" / f"update_{update}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    name = {"update": update, "method": run.config.method.name}
+    lines = [json.dumps(name | r) for r in records[: run.config.train.log_rollouts]]
+    path.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,37 @@
+"""Settings of every test: eight CPU devices, strict ranks, and skips for what is not here."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+# Processes that tests start run this checkout, from whatever folder.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(pathlib.Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+# Before jax is imported: the suite means the CPU, also on a machine that has more. The variable
+# wins, so that `JAX_PLATFORMS=cuda,cpu pytest -m gpu` reaches the other devices.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+NUM_DEVICES = 8
+
+jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs an accelerator that is not here."""
+    for platform in ("gpu", "tpu"):
+        marked = [item for item in items if item.get_closest_marker(platform)]
+        if marked and jax.default_backend() != platform:
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=f"needs a {platform.upper()}"))
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A fixed random key."""
+    return jax.random.key(0)

@@ -1,0 +1,217 @@
+"""Every config is checked whole: one error names all that is wrong, and each file says what it is for."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+from jaxrl_reason import config
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def write(path: pathlib.Path, body: str = "") -> pathlib.Path:
+    """A config file that changes `base()` by `body`."""
+    path.write_text(
+        "from jaxrl_reason import config\n"
+        f"def get_config():\n    c = config.base()\n    {body or 'pass'}\n    return c\n"
+    )
+    return path
+
+
+def test_the_defaults_are_valid():
+    assert config.validate(config.base()) is not None
+
+
+def test_tables_name_fields_that_exist_and_allow_the_defaults():
+    flat = config.fields(config.base())
+    for name in (*config.CHOICES, *config.RANGES):
+        assert name in flat, name
+    for name, words in config.CHOICES.items():
+        assert flat[name] in words
+    # Every number has a range, so that none is checked for its type alone.
+    for name, value in flat.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            assert name in config.RANGES or name in config.CHOICES, name
+
+
+def test_every_field_says_what_it_is():
+    source = pathlib.Path(config.__file__).read_text()
+    body = next(
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == "base"
+    )
+    lines = source.splitlines()
+    for node in body.body:
+        if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Call):
+            assert "#" in lines[node.lineno - 1], lines[node.lineno - 1]
+
+
+def test_misspelt_names_cannot_be_set():
+    c = config.base()
+    with pytest.raises(AttributeError):
+        c.loss.clip_hi = 0.2
+
+
+def test_override_parses_by_the_type_of_the_field():
+    c = config.override(
+        config.base(),
+        [
+            "loss.clip_high=0.28",
+            "--config.rollout.num_prompts=4",
+            "model.remat=True",
+            "train.tensorboard=false",
+            "run_dir=runs/a=b",
+            "mesh.fsdp=-1",
+            "optim.learning_rate=1e-3",
+            "optim.grad_clip=2",
+            "task.path=",
+        ],
+    )
+    assert c.loss.clip_high == 0.28
+    assert c.rollout.num_prompts == 4 and type(c.rollout.num_prompts) is int
+    assert c.model.remat is True
+    assert c.train.tensorboard is False
+    assert c.run_dir == "runs/a=b"
+    assert c.mesh.fsdp == -1
+    assert c.optim.learning_rate == 1e-3
+    assert c.optim.grad_clip == 2.0 and type(c.optim.grad_clip) is float
+    assert c.task.path == ""
+
+
+def test_all_wrong_overrides_are_in_one_error_with_suggestions():
+    with pytest.raises(ValueError) as caught:
+        config.override(
+            config.base(),
+            [
+                "loss.clip_hihg=0.28",
+                "rollout.num_prompts=4.5",
+                "seed",
+                "model.remat=yes",
+                "qqqqqq=1",
+            ],
+        )
+    assert str(caught.value).splitlines() == [
+        "5 problems in the overrides:",
+        "  loss.clip_hihg: no such field; did you mean loss.clip_high?",
+        "  rollout.num_prompts = '4.5': must be a int",
+        "  'seed': write name=value",
+        "  model.remat = 'yes': must be a bool",
+        "  qqqqqq: no such field",
+    ]
+
+
+def test_all_problems_of_a_config_are_in_one_error():
+    c = config.base()
+    c.loss.clip_low = 1.0
+    c.rollout.group_size = 0
+    c.optim.learning_rate = float("nan")
+    c.method.name = "ppo"
+    with c.unlocked():
+        c.loss.clip_hgih = 0.2
+        with c.ignore_type():
+            c.eval.every = "ten"
+        del c.train.num_updates
+    with pytest.raises(ValueError) as caught:
+        config.validate(c)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "7 problems in the config:"
+    assert sorted(lines[1:]) == [
+        "  eval.every = 'ten': must be a int",
+        "  loss.clip_hgih: no such field; did you mean loss.clip_high?",
+        "  loss.clip_low = 1.0: must be in [0, 1)",
+        "  method.name = 'ppo': must be one of iop, gspo, grpo, dr_grpo, dapo",
+        "  optim.learning_rate = nan: must be > 0",
+        "  rollout.group_size = 0: must be >= 1",
+        "  train.num_updates: missing; start from config.base()",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("assignments", "words"),
+    [
+        (["task.operators=+/"], "one or more of"),
+        (["rollout.top_p=0.9"], "training needs 0 and 1.0"),
+        (["rollout.chunk_rows=4", "rollout.group_size=8"], "at least rollout.group_size = 8"),
+        (["loss.dual_clip=0.5"], r"must be 0 \(off\) or > 1"),
+        (["mesh.fsdp=0"], "-1 for all devices"),
+        (["method.name=iop", "iop.audit=judge"], "set iop.judge_url"),
+        (["task.name=gsm8k"], "task.path"),
+    ],
+)
+def test_combinations_that_cannot_work_are_refused(assignments: list[str], words: str):
+    with pytest.raises(ValueError, match=words):
+        config.validate(config.override(config.base(), assignments))
+
+
+def test_bounds_are_inclusive_where_written_so():
+    for assignment in (
+        "rollout.top_p=1.0",
+        "iop.threshold=1",
+        "loss.clip_low=0",
+        "task.modulus=100",
+    ):
+        config.validate(config.override(config.base(), [assignment]))
+    for assignment in (
+        "iop.threshold=0",
+        "rollout.temperature=0",
+        "task.modulus=101",
+        "optim.b1=1",
+    ):
+        with pytest.raises(ValueError, match=re.escape(assignment.split("=")[0])):
+            config.validate(config.override(config.base(), [assignment]))
+
+
+def test_load_puts_the_command_line_over_the_file_over_the_default(tmp_path: pathlib.Path):
+    path = write(tmp_path / "mine.py", "c.seed = 7; c.train.num_updates = 3")
+    c = config.load(path, ["seed=8"])
+    assert (c.seed, c.train.num_updates, c.rollout.num_prompts) == (8, 3, 32)
+
+
+def test_load_names_unknown_fields_and_bad_values_in_one_error(tmp_path: pathlib.Path):
+    with pytest.raises(ValueError) as caught:
+        config.load(write(tmp_path / "mine.py"), ["loss.clip_hihg=0.28", "loss.clip_low=2"])
+    assert "loss.clip_high?" in str(caught.value)
+    assert "loss.clip_low = 2.0: must be in [0, 1)" in str(caught.value)
+
+
+def test_load_refuses_what_is_no_config_file(tmp_path: pathlib.Path):
+    with pytest.raises(FileNotFoundError, match=r"none\.py: no such config file"):
+        config.load(tmp_path / "none.py")
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match=r"has no get_config\(\)"):
+        config.load(tmp_path / "empty.py")
+
+
+def test_json_round_trip_keeps_every_field_and_type(tmp_path: pathlib.Path):
+    c = config.override(config.base(), ["seed=5", "loss.clip_low=1e-05", "run_dir=läufe/1"])
+    found = config.from_json(config.to_json(c))
+    assert config.fields(found) == config.fields(c)
+    assert {k: type(v) for k, v in config.fields(found).items()} == {
+        k: type(v) for k, v in config.fields(c).items()
+    }
+    with pytest.raises(AttributeError):  # locked, like base()
+        found.loss.clip_hi = 0.2
+    with pytest.raises(ValueError, match="seed = -1"):
+        config.from_json(config.to_json(c).replace('"seed": 5', '"seed": -1'))
+
+
+def test_there_are_configs():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_file_builds_and_says_what_it_is(path: pathlib.Path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+    assert text, f"{path}: no docstring"
+    assert re.search(rf"jaxrl-reason \w+ .*configs/{path.name}", text), f"{path}: show its command"
+    assert re.search(r"\b(not )?measured\b", text, re.IGNORECASE), (
+        f"{path}: say what was measured, or 'not measured'"
+    )
+    # gsm8k has no path of its own: problems are not shipped.
+    wanted = ["task.path=train.jsonl"] if "task.path" in text else []
+    config.load(path, wanted)
