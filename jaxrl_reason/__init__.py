@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-import types
+from types import ModuleType  # `types` is a module of ours
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _HOMES = {
 _CALLABLE = ("evaluate", "train")
 
 
-class _CallableModule(types.ModuleType):
+class _CallableModule(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
 
@@ -68,9 +68,9 @@ class _CallableModule(types.ModuleType):
         return inspect.signature(self._function)
 
 
-class _Package(types.ModuleType):
+class _Package(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _CALLABLE and type(value) is types.ModuleType:
+        if name in _CALLABLE and type(value) is ModuleType:
             value.__class__ = _CallableModule
         super().__setattr__(name, value)
 

@@ -60,7 +60,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int | None):
-        """Open or create.
+        """Name a folder; it is made by the first save.
 
         Args:
           folder: of all checkpoints of the run.
@@ -70,16 +70,8 @@ class Checkpoints:
         if keep is not None and keep < 1:
             raise ValueError(f"keep = {keep}: must be >= 1, or None to read only")
         self.folder = os.fspath(folder) if "://" in os.fspath(folder) else os.path.abspath(folder)
+        self._keep = keep
         self._manager = None
-        if keep is not None or os.path.isdir(self.folder) or "://" in self.folder:
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                create=keep is not None,
-                read_only=keep is None,
-                # What a killed save left behind. A reader must not: the save may be alive.
-                cleanup_tmp_directories=keep is not None,
-            )
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, step: int, state: TrainState, meta: Mapping[str, Any]) -> None:
         """Begin to save; a step that is saved already is left as it is.
@@ -96,6 +88,7 @@ class Checkpoints:
             return
         flat = _flatten(state)
         try:
+            manager = self._open()
             # The caller may forbid implicit transfers; copying to the host is what saving means.
             with jax.transfer_guard("allow"):
                 sums = _checksums(flat)
@@ -109,7 +102,7 @@ class Checkpoints:
                     "state": ocp.args.StandardSave(flat),
                     "record": ocp.args.JsonSave(record),
                 }
-                self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+                manager.save(step, args=ocp.args.Composite(**items), force=True)
         except Exception as error:
             raise self._save_error(error) from error
 
@@ -181,9 +174,20 @@ class Checkpoints:
     def __exit__(self, *exception) -> None:
         self.close()
 
+    def _open(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep,
+                read_only=self._keep is None,
+                # What a killed save left behind. A reader must not: the save may be alive.
+                cleanup_tmp_directories=self._keep is not None,
+            )
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        return self._manager
+
     def _steps(self) -> list[int]:
         """Complete checkpoints on disk; the manager also lists one whose save has just failed."""
-        if self._manager is None:
+        if not os.path.isdir(self.folder) and "://" not in self.folder:
             return []
         return sorted(ocp.utils.checkpoint_steps(self.folder))
 
@@ -192,8 +196,9 @@ class Checkpoints:
             there = ", ".join(map(str, self._steps())) or "none"
             raise CheckpointError(f"{place}: no such checkpoint; complete ones: {there}")
         try:
+            manager = self._open()
             with jax.transfer_guard("allow"):
-                return self._manager.restore(step, args=ocp.args.Composite(**items))
+                return manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:
             cause = f"{type(error).__name__}: {_brief(error)}"
         # Outside the handler, so that no frame holds the half-done reads when they are collected.
@@ -212,8 +217,8 @@ class Checkpoints:
                 f"{self.folder}: saving failed, {type(error).__name__}: {_brief(error)}. {last}"
             )
         return CheckpointError(
-            f"{self.folder}: no space to save a checkpoint, {shutil.disk_usage(self.folder).free}"
-            f" bytes are free. {last} Make room or lower train.keep_checkpoints, then go on with"
+            f"{self.folder}: no space to save a checkpoint, {_free_bytes(self.folder)} bytes are"
+            f" free. {last} Make room or lower train.keep_checkpoints, then go on with"
             " --resume."
         )
 
@@ -303,6 +308,12 @@ def _unreadable(place: str, cause: str) -> CheckpointError:
         f"{place}: cannot be read, {cause}. Delete this folder to go on from the checkpoint before"
         " it, or choose another run_dir."
     )
+
+
+def _free_bytes(folder: str) -> int:
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return shutil.disk_usage(folder).free
 
 
 def _brief(error: Exception) -> str:

@@ -5,11 +5,9 @@ Host side. Reads: config, policy folder, checkpoints. Writes: config.json and po
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from jaxrl_reason import checkpoint, metrics, sharding, tasks
+from jaxrl_reason import checkpoint, metrics, sharding, tasks, timing
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.algos import update as algos_update
 from jaxrl_reason.credit import segment
@@ -37,7 +35,9 @@ class Run:
     folder: pathlib.Path
     mesh: jax.sharding.Mesh
     task: Any
-    policy: policies.Policy  # as loaded: start of the run, and the reference where the loss has a KL term
+    policy: (
+        policies.Policy
+    )  # as loaded: start of the run, and the reference where the loss has a KL term
     method: base.Method
     engine: batching.Engine
     pieces: Callable[[Sequence[int]], list[str]]  # text of each token, remembered
@@ -164,7 +164,7 @@ def start(
       ValueError: resumed with a config that would change what was already trained.
     """
     saved = run.folder / "config.json"
-    if saved.exists() and not resume:
+    if (saved.exists() or store.latest_step() is not None) and not resume:
         raise FileExistsError(
             f"{run.folder} already holds a run; go on with --resume,"
             " or choose another --config.run_dir"
@@ -224,15 +224,15 @@ def make_optimizer(run: Run) -> Any:
 
 
 def make_update(
-    run: Run, optimizer: Any, *, loss_fn: Callable | None = None
-) -> Callable[[TrainState, TrainBatch], tuple[TrainState, dict]]:
+    run: Run, optimizer: Any, *, loss_fn: Callable | None = None, first_column: int | None = None
+) -> algos_update.Update:
     """The jitted optimizer update of this run; `loss_fn` replaces the loss of `config.loss`."""
 
     def hidden_fn(params, tokens, token_mask):
         model, mesh = run.policy.config, run.mesh
         return transformer.forward(model, params, tokens, token_mask, mesh=mesh)[0]
 
-    repairs = _trains_repairs(run.config)
+    shapes, repairs = run.engine.shapes, _trains_repairs(run.config)
     return algos_update.make_update(
         hidden_fn,
         transformer.head,
@@ -241,7 +241,9 @@ def make_update(
         loss_fn=loss_fn,
         microbatch_rows=run.config.optim.microbatch_rows,
         temperature=run.config.rollout.temperature,
-        max_completion=run.engine.shapes.completion,
+        max_completion=shapes.completion,
+        # No loss before it: prompt columns need no projection to the vocabulary.
+        first_column=first_column or (shapes.repair_prompt if repairs else shapes.prompt),
         streams=("policy", "repair") if repairs else ("policy",),
         row_sharding=sharding.batch_sharding(run.mesh),
     )
@@ -282,7 +284,7 @@ def to_batch(run: Run, rows: Sequence[Row], stages: base.Stages) -> TrainBatch:
 
 
 def bind_stages(
-    run: Run, params: Params, key: jax.Array, verify: VerifyFn, clock: Clock
+    run: Run, params: Params, key: jax.Array, verify: VerifyFn, clock: timing.Clock
 ) -> base.Stages:
     """The functions that a method may call, with this update's parameters and key in them, timed."""
     engine, tokenizer, task = run.engine, run.policy.tokenizer, run.task
@@ -352,28 +354,6 @@ class Writers:
     def close(self) -> None:
         for writer in self.writers:
             writer.close()
-
-
-class Clock:
-    """Seconds by stage; `total` is wall time since the clock was made."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._spent: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._spent[stage] = self._spent.get(stage, 0.0) + time.perf_counter() - start
-
-    def total(self) -> float:
-        return time.perf_counter() - self._start
-
-    def metrics(self) -> dict[str, float]:
-        return {f"time/{stage}": seconds for stage, seconds in self._spent.items()}
 
 
 def save_policy(run: Run, params: Params) -> None:

@@ -38,11 +38,12 @@ const dom = (() => {
 })();
 
 const format = (() => {
-  const minus = (text) => text.replace("-", "−");
+  const minus = (text) => text.replaceAll("-", "−");
   const compact = (value) => {
     for (const [limit, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])
       if (Math.abs(value) >= limit) return minus(String(Number((value / limit).toPrecision(3)))) + unit;
-    return minus(String(Number(value.toPrecision(3))));
+    const rounded = Number(value.toPrecision(3));
+    return minus(rounded !== 0 && Math.abs(rounded) < 1e-3 ? rounded.toExponential() : String(rounded));
   };
   const plain = (value) => {
     const size = Math.abs(value);
@@ -66,11 +67,11 @@ const charts = (() => {
   const swatch = (arm) => svg("svg", { class: "swatch", viewBox: "0 -5 22 10" }, [
     svg("path", { d: "M0,0H22", stroke: color(arm), "stroke-width": 2 }), svg("path", { d: mark(arm), fill: color(arm), transform: "translate(11,0)" })]);
 
-  const ticks = (low, high, count) => {
+  const ticks = (low, high, count, least) => {
     if (!(high > low)) return [low];
     const raw = (high - low) / Math.max(count, 1);
     const power = 10 ** Math.floor(Math.log10(raw));
-    const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
+    const step = Math.max(least || 0, [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999));
     const found = [];
     for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(Number((i * step).toPrecision(12)));
     return found;
@@ -109,7 +110,7 @@ const charts = (() => {
     if (fixed) return fixed;
     if (low > 0 && low < 0.6 * high) low = 0;
     // A constant differs from itself by rounding once it is averaged.
-    if (high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high))) { low -= Math.abs(low) * 0.1 || 0.1; high += Math.abs(high) * 0.1 || 0.1; }
+    if (high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high))) { low -= Math.abs(low) * 0.1; high += Math.abs(high) * 0.1 || 0.1; }
     const pad = (high - low) * 0.06;
     return [low === 0 ? 0 : low - pad, high + pad];
   };
@@ -151,7 +152,7 @@ const charts = (() => {
       parts.push(svg("line", { class: "gridline", x1: box.left, x2: right, y1: Y(y), y2: Y(y) }));
       parts.push(svg("text", { x: box.left - 8, y: Y(y) + 4, "text-anchor": "end", text: spec.domain ? y.toFixed(1) : format.compact(y) }));
     }
-    for (const x of ticks(lowX, highX, Math.max(2, (right - box.left) / (big ? 110 : 80)))) {
+    for (const x of ticks(lowX, highX, Math.max(2, (right - box.left) / (big ? 110 : 80)), axis === "updates" ? 1 : 0)) {
       parts.push(svg("line", { class: "axis", x1: X(x), x2: X(x), y1: bottom, y2: bottom + 4 }));
       parts.push(svg("text", { x: X(x), y: bottom + 17, "text-anchor": "middle", text: format.compact(x) }));
     }

@@ -47,7 +47,10 @@
   const summary = () => {
     const plain = [["updates", "Updates", format.compact], ["tokens", "Generated tokens", format.compact], ["trained", "Trained tokens", format.compact], ["seconds", "Time", format.duration]];
     const columns = tasks.flatMap((task) => measuresOf(task).filter((m) => m === "greedy" || m.startsWith("avg@")).map((m) => `eval/${task}/${m}`));
-    const best = Object.fromEntries(columns.map((name) => [name, Math.max(...arms.map((a) => (a.summary.eval[name]?.last ? a.summary.eval[name].last[0] : -Infinity)))]));
+    const best = Object.fromEntries(columns.map((name) => {
+      const ends = arms.map((a) => a.summary.eval[name]?.last[0] ?? -Infinity), top = Math.max(...ends);
+      return [name, ends.filter((end) => end === top).length === 1 ? top : null];
+    }));
     const head = [html("tr", {}, [html("th", { rowspan: 2, text: "Arm" }), html("th", { rowspan: 2, text: "Seeds" }),
       ...columns.map((name) => html("th", { colspan: 2, class: "first" }, [html("span", { text: `${tasks.length > 1 ? name.split("/")[1] + ", " : "Accuracy, "}${title(name.split("/").pop())}` })])),
       ...plain.map(([, text]) => html("th", { rowspan: 2, text }))]),
@@ -58,7 +61,7 @@
       ...plain.map(([key, , show]) => html("td", {}, counted(arm.summary[key], show)))]));
     byId("summary").replaceChildren(html("thead", {}, head), html("tbody", {}, body));
     const luck = guessing(arms, tasks);
-    byId("summary-note").textContent = "Mean ± sample standard deviation over seeds. Costs are means per run; generated tokens count policy samples, repairs and audits."
+    byId("summary-note").textContent = "Mean ± sample standard deviation over seeds; the end is each run's own last evaluation. Costs are means per run; generated tokens count policy samples, repairs and audits."
       + (luck.length ? ` A uniform guess scores ${luck.map((l) => l.toFixed(3)).join(" or ")}.` : "");
     const differing = [...new Set(arms.flatMap((a) => Object.keys(a.settings)))].sort();
     if (differing.length) {

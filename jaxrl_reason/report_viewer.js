@@ -29,7 +29,8 @@
     });
     return lines;
   };
-  const visibleText = (token) => (token === "" ? "∅" : token.replace(/\r/g, "␍").replace(/\n/g, "⏎").replace(/\t/g, "⇥"));
+  // A special token decodes to nothing; the last one is the end of the sequence.
+  const visibleText = (token, last) => (token === "" ? (last ? "⟨end⟩" : "∅") : token.replace(/\r/g, "␍").replace(/\n/g, "⏎").replace(/\t/g, "⇥"));
 
   const tokenNode = (side, i) => {
     const gated = side.gate ? side.gate[i] : 1;
@@ -41,7 +42,7 @@
     if (edited && !gated) classes.push("edit");
     if (/^<[^<>]*>$/.test(side.tokens[i]) || !side.tokens[i].trim()) classes.push("mute");
     const alpha = 0.14 + 0.5 * Math.min(1, Math.abs(advantage) / strongest);
-    return html("span", { class: classes.join(" "), "--a": alpha.toFixed(3), "data-i": i, "data-edit": edited ? side.edit[i] : null, text: visibleText(side.tokens[i]) });
+    return html("span", { class: classes.join(" "), "--a": alpha.toFixed(3), "data-i": i, "data-edit": edited ? side.edit[i] : null, text: visibleText(side.tokens[i], i === side.tokens.length - 1) });
   };
 
   const margin = (line, marks) => html("div", { class: "margin" }, [
@@ -179,7 +180,7 @@
     byId("update-on").addEventListener("click", () => moveUpdate(1));
     // Left and right work wherever the viewer is on screen; up and down scroll unless the viewer has the focus.
     addEventListener("keydown", (event) => {
-      if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("select, input, textarea")) return;
+      if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest?.("select, input, textarea")) return;
       const box = byId("viewer").getBoundingClientRect();
       if (box.bottom < 0 || box.top > innerHeight) return;
       const inside = byId("viewer").contains(document.activeElement);

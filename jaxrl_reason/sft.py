@@ -101,7 +101,10 @@ class _Trainer:
         optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98))
         self.state = parts.first_state(self.run_parts, optimizer, params=self.params)
         self.update = parts.make_update(
-            self.run_parts, optimizer, loss_fn=losses.imitation_loss
+            self.run_parts,
+            optimizer,
+            loss_fn=losses.imitation_loss,
+            first_column=self.run_parts.engine.shapes.prompt,
         )
 
     def run(self, batches: Iterator[tuple[str, list[Row]]], num_updates: int) -> None:
@@ -168,11 +171,9 @@ def _synthetic_batches(run: parts.Run, rng: np.random.Generator) -> Iterator[tup
     """Demonstrations; and corrupted ones with another demonstration as anchor and the task's repair as target."""
     task, config = run.task, run.config
     encode = _encoder(run)
-    # Repair mode needs a policy that can already derive: it starts in the second half.
     modes = _modes(config.sft.repair_fraction)
     for update in range(config.sft.policy_updates):
-        late = update >= config.sft.policy_updates // 2
-        mode = next(modes) if late else "policy"
+        mode = next(modes)
         problems = task.batch(config.seed, _SFT_PROBLEMS + update, config.sft.batch_rows)
         rows = []
         for problem in problems:

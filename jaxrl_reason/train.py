@@ -20,7 +20,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxrl_reason import checkpoint, evaluate, metrics, parts
+from jaxrl_reason import checkpoint, evaluate, metrics, parts, timing
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.methods import base
 from jaxrl_reason.types import Problem, TrainState, VerifyFn
@@ -70,6 +70,7 @@ def train(
         )
     writers = parts.Writers(writers)
     stop = _stop_on_sigterm()
+    compiles = timing.CompileCounter()
 
     if progress.update == 0:
         writers.phase("evaluating")
@@ -77,7 +78,7 @@ def train(
         store.save(0, state, progress.to_dict())
 
     while not _finished(config, progress) and not stop.is_set():
-        clock = parts.Clock()
+        clock = timing.Clock()
         update, spent = progress.update, run.engine.generated_tokens
         key = jax.random.fold_in(state.key, update)
         rng = np.random.default_rng([config.seed, update])
@@ -85,7 +86,8 @@ def train(
 
         # HOST, DEVICE, HOST: problems, completions, verdicts; refilled while groups give no signal.
         writers.phase("sampling")
-        groups, sampled = collect(run, stages, update, clock)
+        groups, sampled = collect(run, stages, update)
+        sampled |= mismatch_metrics(groups, stages)
 
         # The method decides which rows are trained, on which tokens, with what advantage and weight.
         writers.phase("repairing" if config.method.name == "iop" else "building")
@@ -108,7 +110,12 @@ def train(
         )
 
         line = sampled | built.metrics | results | clock.metrics() | progress.metrics()
-        if config.eval.every and progress.update % config.eval.every == 0 or _finished(config, progress):
+        line["perf/compiles"] = float(compiles.count)
+        if (
+            config.eval.every
+            and progress.update % config.eval.every == 0
+            or _finished(config, progress)
+        ):
             writers.phase("evaluating")
             line |= evaluate.in_loop(run, state.params)
         writers.write(progress.update, line)
@@ -122,11 +129,12 @@ def train(
     parts.save_policy(run, state.params)
     store.close()
     writers.close()
+    compiles.close()
     return run.folder, state
 
 
 def collect(
-    run: parts.Run, stages: base.Stages, update: int, clock: parts.Clock
+    run: parts.Run, stages: base.Stages, update: int
 ) -> tuple[list[base.Group], dict[str, float]]:
     """N judged groups of G completions; with `rollout.max_refills`, groups without signal are replaced.
 
@@ -134,7 +142,6 @@ def collect(
       run: parts of the run.
       stages: functions bound to the current parameters.
       update: number of this update; problems are a pure function of (seed, update, attempt).
-      clock: gets the seconds.
     Returns:
       (groups, metrics of everything that was sampled, kept or not).
     """
@@ -179,6 +186,27 @@ def sampling_metrics(groups: Sequence[base.Group], *, useful_frac: float) -> dic
         "response_length/clip_ratio": float(np.mean([c.truncated for c in completions])),
         "verifier/parse_fail_frac": reasons.count("unparsable") / len(reasons),
         "verifier/timeout_frac": reasons.count("timeout") / len(reasons),
+    }
+
+
+MISMATCH_ROWS = 32
+
+
+def mismatch_metrics(groups: Sequence[base.Group], stages: base.Stages) -> dict[str, float]:
+    """Sampler against trainer on the first completions: log-probs of the same tokens under the same parameters.
+
+    Returns:
+      `mismatch/kl`: k3 estimate of KL(sampler, trainer), nats per token; `mismatch/prob_error`: mean of
+      exp |difference|, 1 where they agree. Other kernels, a forgotten temperature or attended padding show here first.
+    """
+    completions = [(g.prompt, c) for g in groups for c in g.completions][:MISMATCH_ROWS]
+    if not completions:
+        return {}
+    scored = stages.score([p for p, _ in completions], [c.tokens for _, c in completions])
+    difference = np.concatenate(scored) - np.concatenate([c.logprobs for _, c in completions])
+    return {
+        "mismatch/kl": float(np.mean(np.expm1(difference) - difference)),
+        "mismatch/prob_error": float(np.mean(np.exp(np.abs(difference)))),
     }
 
 

@@ -65,8 +65,12 @@ class Alignment(NamedTuple):
     repaired_mask: Bool[Array, "B T"]  # repaired tokens that were substituted or inserted
     num_edits: Int[Array, " B"]  # Levenshtein distance
     first_edit: Int[Array, " B"]  # failed-side column of the first edit; -1 where there is none
-    failed_edit_ids: Int[Array, "B T"]  # number of the edit that touches this failed token; -1: kept
-    repaired_edit_ids: Int[Array, "B T"]  # number of the edit that made this repaired token; -1: kept
+    failed_edit_ids: Int[
+        Array, "B T"
+    ]  # number of the edit that touches this failed token; -1: kept
+    repaired_edit_ids: Int[
+        Array, "B T"
+    ]  # number of the edit that made this repaired token; -1: kept
 
 
 class TrainBatch(NamedTuple):

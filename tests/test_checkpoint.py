@@ -76,6 +76,7 @@ def test_restored_state_is_bitwise_the_saved_one(tmp_path: pathlib.Path):
     state = make_state()
     with checkpoint.Checkpoints(tmp_path / "checkpoints", keep=1) as store:
         assert store.latest_step() is None
+        assert not (tmp_path / "checkpoints").exists()  # nothing is made before it is needed
         store.save(3, state, META)
         found, meta = store.restore(make_state(seed=5))  # other values, which must not be used
     assert_same(found, state)
@@ -162,12 +163,9 @@ def test_a_reader_creates_and_deletes_nothing(tmp_path: pathlib.Path):
     assert unfinished.exists()
 
 
-def test_keep_must_be_positive(tmp_path: pathlib.Path):
+def test_nothing_to_keep_and_nothing_to_restore_stop(tmp_path: pathlib.Path):
     with pytest.raises(ValueError, match="keep = 0: must be >= 1"):
         checkpoint.Checkpoints(tmp_path, keep=0)
-
-
-def test_restoring_from_an_empty_folder_stops(tmp_path: pathlib.Path):
     with checkpoint.Checkpoints(tmp_path, keep=1) as store:
         with pytest.raises(checkpoint.CheckpointError) as caught:
             store.restore(make_state())

@@ -20,21 +20,27 @@ FEW = (
 )
 
 
-def run(*arguments: object, cwd: pathlib.Path) -> subprocess.CompletedProcess:
+def run(*arguments: object, cwd: pathlib.Path, **environment: str) -> subprocess.CompletedProcess:
     """`python -m jaxrl_reason ...` in `cwd`."""
     command = [sys.executable, "-m", "jaxrl_reason", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    env = os.environ | environment
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=600)
 
 
-@pytest.fixture
-def config_file(tmp_path: pathlib.Path) -> pathlib.Path:
+def write_config(folder: pathlib.Path) -> pathlib.Path:
     """The smallest run there is."""
-    path = tmp_path / "mine.py"
+    path = folder / "mine.py"
     path.write_text(
         "from jaxrl_reason import config\n"
         f"def get_config():\n    c = config.recipe('grpo')\n    {FEW}\n    return c\n"
     )
     return path
+
+
+@pytest.fixture
+def config_file(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A config that nothing has run yet."""
+    return write_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -132,49 +138,78 @@ def test_a_bug_keeps_its_stack(monkeypatch: pytest.MonkeyPatch):
         cli.main(["demo"])
 
 
-def test_train_refuse_resume_report_evaluate(tmp_path: pathlib.Path, config_file: pathlib.Path):
-    """One run through its life, as a user types it."""
-    folder = tmp_path / "run"
-    common = (f"--config={config_file}", "--config.run_dir", folder)
-    done = run("train", *common, cwd=tmp_path)
+@pytest.fixture(scope="module")
+def call(tmp_path_factory: pytest.TempPathFactory):
+    """Run a command beside its config; compiled code is shared by the processes."""
+    home = tmp_path_factory.mktemp("home")
+    config_file = write_config(home)
+
+    def call(command: str, *arguments: str) -> subprocess.CompletedProcess:
+        given = () if command == "report" else (f"--config={config_file}",)
+        return run(
+            *(command, *arguments, *given),
+            cwd=home,
+            JAX_COMPILATION_CACHE_DIR=str(home / "cache"),
+            JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        )
+
+    call.run_dir = home / "run"
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(call) -> None:
+    """The finished run."""
+    done = call("train", "--config.run_dir", str(call.run_dir))
     assert done.returncode == 0, done.stderr
-    assert (folder / "config.json").is_file()
-    assert sorted(os.listdir(folder / "checkpoints")) == ["0", "1"]
-
-    refused = run("train", *common, cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "--resume" in refused.stderr and str(folder) in refused.stderr
-    assert "Traceback" not in refused.stderr
-
-    resumed = run("train", *common, "--config.train.num_updates=2", "--resume", cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert sorted(os.listdir(folder / "checkpoints")) == ["1", "2"]
-
-    reported = run("report", folder, cwd=tmp_path)
-    assert reported.returncode == 0, reported.stderr
-    assert (folder / "report.html").is_file()
-
-    measured = run("evaluate", folder, f"--config={config_file}", cwd=tmp_path)
-    assert measured.returncode == 0, measured.stderr
-    results = json.loads(measured.stdout)
-    assert 0.0 <= results["eval/arithmetic/avg@1"] <= 1.0
 
 
-def test_resume_without_a_run_and_with_a_broken_checkpoint_stop(
-    tmp_path: pathlib.Path, config_file: pathlib.Path
-):
-    folder = tmp_path / "run"
-    common = ("train", f"--config={config_file}", f"--config.run_dir={folder}")
-    nothing = run(*common, "--resume", cwd=tmp_path)
+def test_there_must_be_something_to_resume(call):
+    folder = call.run_dir.with_name("none")
+    nothing = call("train", f"--config.run_dir={folder}", "--resume")
     assert nothing.returncode == 2
     assert "no run to resume" in nothing.stderr
     assert not folder.exists()
 
-    assert run(*common, cwd=tmp_path).returncode == 0
-    for path in (folder / "checkpoints" / "1" / "state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
-    broken = run(*common, "--config.train.num_updates=2", "--resume", cwd=tmp_path)
-    assert broken.returncode == 1
-    assert f"{folder}/checkpoints/1: cannot be read" in broken.stderr
-    assert "Traceback" not in broken.stderr
+
+@pytest.mark.usefixtures("trained")
+class TestOneRun:
+    """A run through its life, as a user types it; each test goes on where the one before ended."""
+
+    def test_it_left_its_files(self, call):
+        assert (call.run_dir / "config.json").is_file()
+        assert sorted(os.listdir(call.run_dir / "checkpoints")) == ["0", "1"]
+
+    def test_a_second_start_is_refused(self, call):
+        refused = call("train", f"--config.run_dir={call.run_dir}")
+        assert refused.returncode == 2
+        assert "--resume" in refused.stderr and str(call.run_dir) in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+    def test_it_can_be_reported(self, call):
+        reported = call("report", str(call.run_dir))
+        assert reported.returncode == 0, reported.stderr
+        assert reported.stdout.strip() == str(call.run_dir / "report.html")
+        assert (call.run_dir / "report.html").is_file()
+
+    def test_its_policy_can_be_measured(self, call):
+        measured = call("evaluate", str(call.run_dir))
+        assert measured.returncode == 0, measured.stderr
+        results = json.loads(measured.stdout)
+        assert 0.0 <= results["eval/arithmetic/avg@1"] <= 1.0
+
+    def test_it_can_go_on(self, call):
+        more = ("train", f"--config.run_dir={call.run_dir}", "--config.train.num_updates=2")
+        resumed = call(*more, "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+        assert sorted(os.listdir(call.run_dir / "checkpoints")) == ["1", "2"]
+
+    def test_it_stops_at_a_broken_checkpoint(self, call):
+        for path in (call.run_dir / "checkpoints" / "2" / "state").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"")
+        more = ("train", f"--config.run_dir={call.run_dir}", "--config.train.num_updates=3")
+        broken = call(*more, "--resume")
+        assert broken.returncode == 1
+        assert f"{call.run_dir}/checkpoints/2: cannot be read" in broken.stderr
+        assert "Traceback" not in broken.stderr

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from jaxrl_reason import config
+from jaxrl_reason import config, config_rules
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -28,14 +28,14 @@ def test_the_defaults_are_valid():
 
 def test_tables_name_fields_that_exist_and_allow_the_defaults():
     flat = config.fields(config.base())
-    for name in (*config.CHOICES, *config.RANGES):
+    for name in (*config_rules.CHOICES, *config_rules.RANGES):
         assert name in flat, name
-    for name, words in config.CHOICES.items():
+    for name, words in config_rules.CHOICES.items():
         assert flat[name] in words
     # Every number has a range, so that none is checked for its type alone.
     for name, value in flat.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            assert name in config.RANGES or name in config.CHOICES, name
+            assert name in config_rules.RANGES or name in config_rules.CHOICES, name
 
 
 def test_every_field_says_what_it_is():

@@ -6,7 +6,6 @@ import ast
 import doctest
 import importlib
 import pathlib
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +37,22 @@ def examples() -> list[tuple[str, str, str, int]]:
     return found
 
 
+def set_apart(text: str) -> str:
+    """A blank line where an example ends by indentation alone, as before `Source:` in our docstrings."""
+    lines, prompt = [], None
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if line.lstrip().startswith(">>>"):
+            prompt = indent
+        elif not line.strip():
+            prompt = None
+        elif prompt is not None and indent < prompt:
+            lines.append("")
+            prompt = None
+        lines.append(line)
+    return "\n".join(lines)
+
+
 EXAMPLES = examples()
 
 
@@ -46,7 +61,9 @@ EXAMPLES = examples()
 )
 def test_example(module: str, name: str, text: str, line: int):
     names = vars(importlib.import_module(module)) | {"jax": jax, "jnp": jnp, "np": np}
-    test = doctest.DocTestParser().get_doctest(text, names, f"{module}.{name}", module, line)
+    test = doctest.DocTestParser().get_doctest(
+        set_apart(text), names, f"{module}.{name}", module, line
+    )
     assert test.examples
     said: list[str] = []
     doctest.DocTestRunner(optionflags=_FLAGS).run(test, out=said.append)
@@ -54,9 +71,9 @@ def test_example(module: str, name: str, text: str, line: int):
 
 
 def test_a_wrong_example_would_fail():
-    with warnings.catch_warnings():
-        with pytest.raises(AssertionError, match="Expected:"):
-            test_example("jaxrl_reason.config", "wrong", ">>> 1 + 1\n3\n", 1)
+    with pytest.raises(AssertionError, match="Expected:"):
+        test_example("jaxrl_reason.config", "wrong", "  >>> 1 + 1\n  3\nSource: none", 1)
+    test_example("jaxrl_reason.config", "right", "  >>> 1 + 1\n  2\nSource: none", 1)
 
 
 def test_modules_of_formulas_have_examples():

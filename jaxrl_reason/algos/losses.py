@@ -126,6 +126,14 @@ def row_coefficients(
       float32, 0 outside loss_mask and on padding rows.
     Raises:
       ValueError: an unknown aggregation.
+    Example:
+      >>> mask, row, grid = jnp.array([[True, True], [False, True]]), jnp.ones(2), jnp.zeros((2, 2))
+      >>> ids = jnp.zeros((2, 2), int)
+      >>> batch = TrainBatch(ids, mask, mask, grid, grid, None, row, ids[:, 0], row)
+      >>> print(row_coefficients(batch, aggregation="seq_mean_token_mean", max_completion=2))
+      [[0.25 0.25]
+       [0.   0.5 ]]
+
     Source: GRPO arXiv 2402.03300 equation 3, DAPO 2503.14476 equation 8, Dr. GRPO 2503.20783; differs: streams.
     """
     denominator = _choose(AGGREGATIONS, aggregation, "aggregation")
@@ -149,7 +157,11 @@ def token_ratio(log_ratio: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Flo
       mask: tokens that may contribute.
     Returns:
       float32, 1 where mask is False.
-    Source: PPO; the clamp as in verl.
+    Example:
+      >>> print(token_ratio(jnp.log(jnp.array([[1.5, 1.0]])), jnp.array([[True, False]])))
+      [[1.5 1. ]]
+
+    Source: PPO, arXiv 1707.06347 equation 6; the clamp as in verl.
     """
     del mask
     return jnp.exp(jnp.clip(log_ratio, -MAX_TOKEN_LOG_RATIO, MAX_TOKEN_LOG_RATIO))
@@ -195,6 +207,7 @@ def kl_k3(log_ratio: Float[Array, "*s"]) -> Float[Array, "*s"]:
     return jnp.expm1(-log_ratio) + log_ratio
 
 
+# By their usual names: J. Schulman, "Approximating KL divergence", 2020.
 KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
 
 
@@ -242,6 +255,16 @@ def policy_loss(
       denominator) pairs over tokens of live rows, per stream, to be added up with `add_metrics`.
     Raises:
       ValueError: an unknown ratio or estimator.
+    Example:
+      >>> mask, row, grid = jnp.array([[True, True]]), jnp.ones(1), jnp.zeros((1, 2))
+      >>> ids = jnp.zeros((1, 2), int)
+      >>> batch = TrainBatch(ids, mask, mask, grid + 1, grid, None, row, ids[:, 0], row)
+      >>> logprobs = jnp.log(jnp.array([[1.5, 0.5]]))  # ratios, since old_logprobs are 0; kept: 1.25 and 0.5
+      >>> kwargs = dict(ratio="token", clip_low=0.25, clip_high=0.25)
+      >>> loss, _ = policy_loss(logprobs, grid, batch, grid + 0.5, **kwargs)
+      >>> print(f"{loss:.4f}")
+      -0.8750
+
     Source: PPO arXiv 1707.06347 equation 7; GSPO 2507.18071 equation 5; dual clip 1912.09729 equation 5.
       Differs: with `sequence` and advantages that vary within a row, the row's ratio multiplies every one of them.
     """

@@ -94,23 +94,37 @@ def make_optimizer(optim_config: Any, num_updates: int) -> optax.GradientTransfo
 
 
 class Update:
-    """Jitted (state, batch) -> (state, metrics); `num_traces` counts how often it was traced.
+    """Jitted (state, batch) -> (state, metrics); `num_compiles` says how many programs it became.
 
-    A run traces once: every call has the same shapes and dtypes. (The size of jit's own cache would not do: it also
-    counts signatures that share one program.)
+    A run has one: the same shapes and dtypes in every call. Counted are the traces, since jit's own cache also counts
+    signatures that share a program. Not seen is a call that differs in sharding alone: `state_sharding` rules that out.
     """
 
     def __init__(self, function: Callable, **jit_options: Any):
-        self.num_traces = 0
+        self.num_compiles = 0
 
         def traced(state, batch):
-            self.num_traces += 1
+            self.num_compiles += 1
             return function(state, batch)
 
         self.jitted = jax.jit(traced, **jit_options)
 
     def __call__(self, state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
         return self.jitted(state, batch)
+
+
+def policy_loss_fn(loss_config: Any) -> LossFn:
+    """`losses.policy_loss` with the switches of `config.loss`."""
+    return functools.partial(
+        losses.policy_loss,
+        ratio=loss_config.ratio,
+        clip_low=loss_config.clip_low,
+        clip_high=loss_config.clip_high,
+        dual_clip=loss_config.dual_clip,
+        kl_coef=loss_config.kl_coef,
+        kl_estimator=loss_config.kl_estimator,
+        entropy_coef=loss_config.entropy_coef,
+    )
 
 
 def make_update(
@@ -161,19 +175,23 @@ def make_update(
     Raises:
       ValueError: microbatch_rows < 1 or unevenly spread over the devices; on the first call, rows that are no multiple
         of microbatch_rows, or an unknown word in loss_config.
+    Example:
+      >>> from jaxrl_reason import config
+      >>> params, optimizer = {"embed": jnp.zeros((4, 2)), "head": jnp.ones((4, 2))}, optax.sgd(0.1)
+      >>> update = make_update(
+      ...     lambda params, tokens, token_mask: params["embed"][tokens], lambda params: params["head"], optimizer,
+      ...     loss_config=config.base().loss, microbatch_rows=1, temperature=1.0, max_completion=2,
+      ... )
+      >>> mask, row, grid = jnp.array([[False, True, True]]), jnp.ones(1), jnp.ones((1, 3))
+      >>> tokens = jnp.array([[1, 2, 3]])
+      >>> batch = TrainBatch(tokens, mask | True, mask, grid, -1.386294 * grid, None, row, tokens[:, 0] * 0, row)
+      >>> state = TrainState(jnp.zeros((), int), params, optimizer.init(params), jax.random.key(0))
+      >>> state, metrics = update(state, batch)
+      >>> print(metrics["policy/loss"].round(4), metrics["policy/entropy"].round(4), state.num_updates)
+      -1.0 1.3863 1
     """
     _check_rows(microbatch_rows, row_sharding)
-    loss_fn = loss_fn or functools.partial(
-        losses.policy_loss,
-        ratio=loss_config.ratio,
-        clip_low=loss_config.clip_low,
-        clip_high=loss_config.clip_high,
-        dual_clip=loss_config.dual_clip,
-        kl_coef=loss_config.kl_coef,
-        kl_estimator=loss_config.kl_estimator,
-        entropy_coef=loss_config.entropy_coef,
-    )
-
+    loss_fn = loss_fn or policy_loss_fn(loss_config)
     param_sharding = state_sharding.params if isinstance(state_sharding, TrainState) else None
 
     def microbatch_loss(params, batch, coefficients):

@@ -105,12 +105,7 @@ def adaptive_num_edits(
       ValueError: unknown kind, negative K, unequal numbers of pairs, or "continue" without its functions.
     Source: IOP, arXiv 2605.05226, adaptive truncation (K, 2K, all); "continue" is our second reading of the graft.
     """
-    if kind not in ("splice", "continue"):
-        raise ValueError(f"graft kind {kind!r}: must be splice or continue")
-    if kind == "continue" and (sample_fn is None or encode_prompt is None):
-        raise ValueError("graft kind 'continue': needs sample_fn and encode_prompt")
-    if num_edits < 0:
-        raise ValueError(f"num_edits = {num_edits}: must be >= 0; 0 keeps all edits")
+    _check_kind(kind, num_edits, sample_fn is not None and encode_prompt is not None)
     if not len(problems) == len(failed) == len(repaired) == len(alignments):
         raise ValueError(
             f"{len(problems)} problems, {len(failed)} failed, {len(repaired)} repaired, {len(alignments)} alignments:"
@@ -146,17 +141,21 @@ def adaptive_num_edits(
             texts = [graft.text for graft, _ in grafts]
             truncated = [graft.truncated for graft, _ in grafts]
             generated_tokens += sum(cost for _, cost in grafts)
-        right = {
-            i
-            for i, verdict, cut_off in zip(
-                open_pairs, verify_fn(own, texts), truncated, strict=True
-            )
-            if verdict.reward >= threshold and not cut_off
-        }
+        results = zip(open_pairs, verify_fn(own, texts), truncated, strict=True)
+        right = {i for i, v, cut_off in results if v.reward >= threshold and not cut_off}
         for i in right:
             kept[i] = tried
         open_pairs = [i for i in open_pairs if i not in right]
     return Truncation(kept, generated_tokens)
+
+
+def _check_kind(kind: str, num_edits: int, can_continue: bool) -> None:
+    if kind not in ("splice", "continue"):
+        raise ValueError(f"graft kind {kind!r}: must be splice or continue")
+    if kind == "continue" and not can_continue:
+        raise ValueError("graft kind 'continue': needs sample_fn and encode_prompt")
+    if num_edits < 0:
+        raise ValueError(f"num_edits = {num_edits}: must be >= 0; 0 keeps all edits")
 
 
 def _continued(

@@ -77,9 +77,7 @@ class Method(Protocol):
         """Most rows that `build` returns for so many groups; the TrainBatch always has this size."""
         ...
 
-    def build(
-        self, groups: Sequence[Group], stages: Stages, rng: np.random.Generator
-    ) -> Built: ...
+    def build(self, groups: Sequence[Group], stages: Stages, rng: np.random.Generator) -> Built: ...
 
 
 def judge(

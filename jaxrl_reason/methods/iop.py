@@ -12,7 +12,6 @@ Correct samples serve as anchors alone and never enter the gradient.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import ml_collections
@@ -20,39 +19,10 @@ import numpy as np
 
 from jaxrl_reason.credit import audit as credit_audit
 from jaxrl_reason.credit import gate as credit_gate
-from jaxrl_reason.credit import graft, repair, segment
-from jaxrl_reason.methods import base, outcome
-from jaxrl_reason.types import (
-    REPAIR_STREAM,
-    AuditResult,
-    Completion,
-    PairAlignment,
-    Row,
-    Verdict,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A failed completion with the anchor that its repairs may look at."""
-
-    group: base.Group
-    failed: Completion
-    anchor: Completion
-    repair_prompt: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """One sampled repair of a failure and all that was found out about it."""
-
-    failure: int  # position in the list of failures
-    repaired: Completion
-    verdict: Verdict
-    alignment: PairAlignment
-    distance: float  # normalised edit distance to the failed completion, in [0, 1]
-    audit: AuditResult | None  # None: outcome wrong, so never audited
-    reward: float  # repair-mode reward
+from jaxrl_reason.credit import graft, repair
+from jaxrl_reason.methods import base, iop_records, outcome
+from jaxrl_reason.methods.iop_records import Candidate, Failure
+from jaxrl_reason.types import REPAIR_STREAM, AuditResult, Completion, Row
 
 
 class Iop:
@@ -68,7 +38,9 @@ class Iop:
         return bool(failed.any() and (not failed.all() or self._has_reference(group)))
 
     def max_rows(self, num_prompts: int, group_size: int) -> int:
-        return 2 * num_prompts * group_size + (self.iop.repair_rows if self.iop.repair_weight else 0)
+        return 2 * num_prompts * group_size + (
+            self.iop.repair_rows if self.iop.repair_weight else 0
+        )
 
     def build(
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator
@@ -84,7 +56,15 @@ class Iop:
         repaired = {candidates[c].failure for c in accepted}
         negatives = self._unrepaired_rows(groups, failures, repaired, stages)
         repair_rows = self._repair_rows(candidates, failures, accepted, stages, rng)
-        metrics = self._metrics(groups, failures, candidates, accepted, pair_rows, stages)
+        metrics = iop_records.process_metrics(
+            groups,
+            failures,
+            candidates,
+            [candidates[c] for c in accepted],
+            pair_rows,
+            stages,
+            threshold=self.iop.threshold,
+        )
         return base.Built(pair_rows + negatives + repair_rows, metrics, records)
 
     # --- failures and their anchors ------------------------------------------------------------
@@ -110,7 +90,9 @@ class Iop:
             failed, correct, kind=self.iop.anchor, rng=rng, align_fn=stages.align
         )
         return [
-            Failure(group, completion, anchor, stages.repair_prompt(group.problem, completion, anchor))
+            Failure(
+                group, completion, anchor, stages.repair_prompt(group.problem, completion, anchor)
+            )
             for group, completion, anchor in zip(owners, failed, anchors, strict=True)
         ]
 
@@ -141,7 +123,15 @@ class Iop:
             edit_cost=self.iop.edit_cost,
             audit_reject=self.iop.audit_reject,
         )
-        columns = (index, repaired, verdicts, alignments, distances, audits, rewards)
+        columns = (
+            index,
+            repaired,
+            verdicts,
+            alignments,
+            distances.tolist(),
+            audits,
+            rewards.tolist(),
+        )
         return [Candidate(*column) for column in zip(*columns, strict=True)]
 
     def _audit(self, failures, index, repaired, verdicts, stages) -> list[AuditResult | None]:
@@ -151,7 +141,7 @@ class Iop:
             self.iop,
             align_fn=stages.align,
             pieces_fn=stages.pieces,
-            step_ids_fn=lambda tokens: _steps(tokens, stages),
+            step_ids_fn=lambda tokens: iop_records.steps_of(tokens, stages),
             answer_marker=stages.answer_marker,
             sample_fn=stages.sample,
             verify_fn=stages.verify,
@@ -221,13 +211,12 @@ class Iop:
             both = zip(sides, gates, advantages, (old_f, old_r), strict=True)
             for completion, gate, advantage, old in both:
                 if gate.any():  # J: a side without a gated token has nothing to train
-                    scale = credit_gate.clip_scale(
-                        len(gate), int(gate.sum()), self.iop.clip_scale
-                    )
+                    scale = credit_gate.clip_scale(len(gate), int(gate.sum()), self.iop.clip_scale)
                     filled = np.full(len(gate), advantage, np.float32)
                     prompt, tokens = failure.group.prompt, completion.tokens
                     rows.append(Row(prompt, tokens, gate, filled, old, clip_scale=scale))
-            records.append(_pair_record(candidate, failure, gates, advantages, old_r, stages))
+            record = iop_records.pair_record(candidate, failure, gates, advantages, old_r, stages)
+            records.append(record)
         return rows, records
 
     def _gates(self, candidate: Candidate, failure: Failure, kept: int):
@@ -312,101 +301,8 @@ class Iop:
             )
         ]
 
-    # --- what happened -------------------------------------------------------------------------
-
-    def _metrics(self, groups, failures, candidates, accepted, pair_rows, stages):
-        num_failed = sum(int((g.rewards < self.iop.threshold).sum()) for g in groups)
-        audited = [c for c in candidates if c.audit is not None]
-        pairs = [candidates[c] for c in accepted]
-        tokens = sum(len(r.gate) for r in pair_rows)
-        metrics = {
-            "process/failures": float(num_failed),
-            "process/pairs": float(len(pairs)),
-            "process/no_anchor_frac": _ratio(num_failed - len(failures), num_failed),
-            "process/unrepaired_frac": _ratio(len(failures) - len(pairs), len(failures)),
-            "process/repair_success": _ratio(len(pairs), len(failures)),
-            "process/repair_correct_frac": _ratio(len(audited), len(candidates)),
-            "process/audit_reject_frac": _ratio(
-                sum(not c.audit.accepted for c in audited), len(audited)
-            ),
-            "process/active_token_ratio": _ratio(
-                sum(int(r.gate.sum()) for r in pair_rows), tokens
-            ),
-            "process/num_edits": _ratio(sum(c.alignment.num_edits for c in pairs), len(pairs)),
-        }
-        if stages.first_error is not None:
-            metrics |= _oracle_metrics(pairs, failures, stages)
-        # An absent measurement is left out; a zero would read as a result.
-        return {name: value for name, value in metrics.items() if value is not None}
-
-
-def _ratio(numerator: float, denominator: float) -> float | None:
-    return numerator / denominator if denominator else None
-
-
-def _oracle_metrics(pairs, failures, stages) -> dict[str, float | None]:
-    """How often the gate starts in the truly wrong step, and how many accepted repairs are honest."""
-    hits, honest = 0, 0
-    for candidate in pairs:
-        failure = failures[candidate.failure]
-        problem = failure.group.problem
-        hits += first_edited_step(candidate, failure, stages) == stages.first_error(
-            problem, failure.failed.text
-        )
-        honest += stages.first_error(problem, candidate.repaired.text) == -1
-    return {
-        "process/gate_hit_rate": _ratio(hits, len(pairs)),
-        "process/honest_frac": _ratio(honest, len(pairs)),
-    }
-
-
-def first_edited_step(candidate: Candidate, failure: Failure, stages: base.Stages) -> int:
-    """Step of the failed completion in which the first edit stands: IOP's own first error."""
-    steps = _steps(failure.failed.tokens, stages)
-    position = int(credit_gate.edit_positions(candidate.alignment).failed_start[0])
-    return int(steps[min(position, len(steps) - 1)])
-
-
-def _steps(tokens: Sequence[int], stages: base.Stages) -> np.ndarray:
-    return segment.step_ids(tokens, stages.pieces, stages.step_separator)
-
 
 def _reference_anchor(group: base.Group, stages: base.Stages) -> Completion:
     text = group.problem.reference
     tokens = stages.encode(text)
     return Completion(tokens, np.zeros(len(tokens), np.float32), text, False, 0)
-
-
-def _pair_record(candidate, failure, gates, advantages, old_repaired, stages) -> dict:
-    problem = failure.group.problem
-    sides = []
-    for completion, gate, advantage, edits in zip(
-        (failure.failed, dataclasses.replace(candidate.repaired, logprobs=old_repaired)),
-        gates,
-        advantages,
-        (candidate.alignment.failed_edit_ids, candidate.alignment.repaired_edit_ids),
-        strict=True,
-    ):
-        steps = _steps(completion.tokens, stages)
-        sides.append(
-            base.side(
-                completion, stages, steps, gate=gate, advantages=gate * advantage, edits=edits
-            )
-        )
-    first_error = None
-    if stages.first_error is not None:
-        first_error = stages.first_error(problem, failure.failed.text)
-    return {
-        "kind": "pair",
-        "problem": problem.prompt,
-        "gold": problem.answer,
-        "separator": stages.step_separator,
-        "failed": sides[0],
-        "repaired": sides[1],
-        "anchor": failure.anchor.text,
-        "audit": dataclasses.asdict(candidate.audit),
-        "reward_failed": 0.0,
-        "reward_repaired": candidate.verdict.reward,
-        "oracle_first_error": first_error,
-        "gate_first_step": first_edited_step(candidate, failure, stages),
-    }

@@ -120,6 +120,17 @@ def _weight(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[st
     return weight.astype(config.dtype)
 
 
+def _linear(x_BtI: Array, weight: Array) -> Array:
+    """Sum over the last axis of x and the first of the weight, as one product of two matrices.
+
+    As a product of a matrix and a [B, t, I] array, the weight's gradient would transpose that array on the CPU: three
+    times slower (67 ms and 23 ms for the gradient of this file's MLP on 64 x 90 tokens).
+    """
+    rows = x_BtI.shape[:-1]
+    out = x_BtI.reshape(-1, x_BtI.shape[-1]) @ weight.reshape(weight.shape[0], -1)
+    return out.reshape(*rows, *weight.shape[1:])
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions; writes its keys in the cache, if there is one."""
 
@@ -135,9 +146,7 @@ class Attention(nn.Module):
         wk = _weight(self, "wk", (D, K, E), ("embed", "kv_heads", "head_dim"))
         wv = _weight(self, "wv", (D, K, E), ("embed", "kv_heads", "head_dim"))
         wo = _weight(self, "wo", (H, E, D), ("heads", "head_dim", "embed"))
-        q_BtHE = jnp.einsum("BtD,DHE->BtHE", x_BtD, wq)
-        k_BtKE = jnp.einsum("BtD,DKE->BtKE", x_BtD, wk)
-        v_BtKE = jnp.einsum("BtD,DKE->BtKE", x_BtD, wv)
+        q_BtHE, k_BtKE, v_BtKE = _linear(x_BtD, wq), _linear(x_BtD, wk), _linear(x_BtD, wv)
         if c.qk_norm:
             q_BtHE = RMSNorm(c, "head_dim", name="q_norm")(q_BtHE)
             k_BtKE = RMSNorm(c, "head_dim", name="k_norm")(k_BtKE)
@@ -149,7 +158,8 @@ class Attention(nn.Module):
             blocks.append((*kv.prompt_part(cache), shared["prompt_mask"]))
         blocks.append((k_BtKE, v_BtKE, shared["own_mask"]))
         out_BtHE = attention.attend(q_BtHE, blocks, scale=E**-0.5)
-        return jnp.einsum("BtHE,HED->BtD", out_BtHE, wo), cache
+        out_BtI = out_BtHE.reshape(*x_BtD.shape[:2], H * E)
+        return _linear(out_BtI, wo.reshape(H * E, D)), cache
 
 
 class MLP(nn.Module):
@@ -163,7 +173,7 @@ class MLP(nn.Module):
         gate = _weight(self, "gate", (D, F), ("embed", "mlp"))
         up = _weight(self, "up", (D, F), ("embed", "mlp"))
         down = _weight(self, "down", (F, D), ("mlp", "embed"))
-        return (nn.silu(x_BtD @ gate) * (x_BtD @ up)) @ down
+        return _linear(nn.silu(_linear(x_BtD, gate)) * _linear(x_BtD, up), down)
 
 
 class Layer(nn.Module):

@@ -135,6 +135,7 @@ def save_policy(folder: str | os.PathLike, policy: Policy) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+@functools.lru_cache(maxsize=8)  # policies of one shape share what is compiled
 def _make_apply(config: transformer.ModelConfig, mesh: Mesh | None) -> ApplyFn:
     def apply(
         params: Params,
@@ -154,10 +155,12 @@ def _param_shardings(config: transformer.ModelConfig, mesh: Mesh) -> Params:
 
 
 def _random_params(config: transformer.ModelConfig, mesh: Mesh | None, seed: int) -> Params:
+    key = jax.random.key(seed)
+    if mesh is None:
+        return transformer.init_params(config, key)
+    # With out_shardings no device ever holds the whole model.
     init = functools.partial(transformer.init_params, config)
-    # Under jit with out_shardings no device ever holds the whole model.
-    place = {} if mesh is None else {"out_shardings": _param_shardings(config, mesh)}
-    return jax.jit(init, **place)(jax.random.key(seed))
+    return jax.jit(init, out_shardings=_param_shardings(config, mesh))(key)
 
 
 def _policy_folder(source: str) -> pathlib.Path:

@@ -213,12 +213,16 @@ def _init(config: ModelConfig, key: Any) -> Any:
     return Transformer(config).init(key, tokens, tokens, jnp.ones((1, 1), bool))["params"]
 
 
+# Compiled as one: run by itself, every small operation in it would be compiled alone.
+_init_unboxed = jax.jit(lambda config, key: nn.unbox(_init(config, key)), static_argnums=0)
+
+
 def init_params(config: ModelConfig, key: Key[Array, ""]) -> Params:
     """Random parameters: a plain nested dict of arrays in `param_dtype`; layers are stacked on axis 0.
 
     Weights are drawn with variance 1 / fan-in, embeddings with variance 1 / D.
     """
-    return nn.unbox(_init(config, key))
+    return _init_unboxed(config, key)
 
 
 def param_shapes(config: ModelConfig) -> Params:
@@ -240,7 +244,7 @@ def logical_axes(config: ModelConfig) -> Params:
 
 def head(params: Params) -> Float[Array, "V D"]:
     """Output projection: the head's own table, or the embedding where they are tied."""
-    return params["head"] if "head" in params else params["embedding"]
+    return jnp.asarray(params["head"] if "head" in params else params["embedding"])
 
 
 def logits(params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:

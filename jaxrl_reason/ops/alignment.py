@@ -55,6 +55,7 @@ def align(
       >>> out = align(ids, mask, jnp.array([[7, 5, 9]]), mask)
       >>> print(out.num_edits, out.failed_mask)
       [1] [[False  True False]]
+
     Source: Myers 1999 (JACM 46:3) in the form of Hyyro 2003; the skew, the moving band and the
       tie-breaks are ours. IOP, arXiv 2605.05226, marks the differing tokens of both sides.
     """
@@ -87,6 +88,7 @@ def window_masks(
       >>> out = align(ids, mask, jnp.array([[5, 8, 6]]), mask)
       >>> print(window_masks(out, 1)[0])
       [[ True False False]]
+
     Source: IOP, arXiv 2605.05226, the first K differences; ours: "first" is edit order, and both
       sides are cut at the same edit.
     """
@@ -116,6 +118,7 @@ def cut_points(
       >>> out = align(ids, mask, jnp.array([[5, 8, 6]]), mask)
       >>> print(*cut_points(out, mask, mask, 1))
       [1] [1]
+
     Source: IOP, arXiv 2605.05226, the graft of the first K differences, read as a splice.
     """
     limit = jnp.broadcast_to(num_edits, alignment.num_edits.shape)
@@ -151,6 +154,7 @@ def first_difference(alignment: Alignment) -> Int[Array, " B"]:
       >>> ids, mask = jnp.array([[7, 8, 9]]), jnp.ones((1, 3), bool)
       >>> print(first_difference(align(ids, mask, jnp.array([[7, 8, 6]]), mask)))
       [2]
+
     Source: ours.
     """
     return alignment.first_edit
@@ -169,6 +173,7 @@ def prefix_mask(
     Example:
       >>> print(prefix_mask(jnp.array([[False, True, True]]), jnp.array([2])))
       [[False  True False]]
+
     Source: VPPO, arXiv 2601.18984, the good prefix before the first error.
     """
     before = jnp.arange(completion_mask.shape[1])[None] < first_token[:, None]
@@ -177,11 +182,9 @@ def prefix_mask(
 
 def _choose_block(rows: int, t1: int, t2: int, block_rows: int | None) -> int:
     if block_rows is None:
+        words = levenshtein.num_words(t1)
         # Two tables of 4-byte words.
-        block_rows = max(
-            1,
-            _TABLE_BYTES // (2 * 4 * levenshtein.num_words(t1) * (t2 + levenshtein.num_words(t1))),
-        )
+        block_rows = max(1, _TABLE_BYTES // (2 * 4 * words * (t2 + words)))
         if jax.default_backend() == "cpu":
             block_rows = min(block_rows, _CPU_BLOCK_ROWS)
     # Blocks of one size, or padding rows would cost as much as real ones.
@@ -191,11 +194,9 @@ def _choose_block(rows: int, t1: int, t2: int, block_rows: int | None) -> int:
 
 @functools.partial(jax.jit, static_argnames="block_rows")
 def _align(failed, failed_mask, repaired, repaired_mask, *, block_rows: int) -> Alignment:
-    failed_tokens, failed_rank, num_failed = _compact(failed, failed_mask)
-    repaired_tokens, repaired_rank, num_repaired = _compact(repaired, repaired_mask)
-    pairs, prefix = _trim(
-        levenshtein.Pairs(failed_tokens, repaired_tokens, num_failed, num_repaired)
-    )
+    left, failed_rank, num_failed = _compact(failed, failed_mask)
+    right, repaired_rank, num_repaired = _compact(repaired, repaired_mask)
+    pairs, prefix = _trim(levenshtein.Pairs(left, right, num_failed, num_repaired))
     edits = _in_blocks(pairs, block_rows)
 
     def spread(ids, mask, rank):
@@ -244,10 +245,8 @@ def _trim(pairs: levenshtein.Pairs) -> tuple[levenshtein.Pairs, Int[Array, " B"]
     m, n = m - prefix, n - prefix
     start = prefix[:, None]
     a, b = (levenshtein.take(x, start + jnp.arange(x.shape[1])[None]) for x in (a, b))
-    suffix = run(
-        levenshtein.take(a, m[:, None] - 1 - k) == levenshtein.take(b, n[:, None] - 1 - k),
-        jnp.minimum(m, n),
-    )
+    a_end, b_end = levenshtein.take(a, m[:, None] - 1 - k), levenshtein.take(b, n[:, None] - 1 - k)
+    suffix = run(a_end == b_end, jnp.minimum(m, n))
     return levenshtein.Pairs(a, b, m - suffix, n - suffix), prefix
 
 
@@ -256,9 +255,8 @@ def _in_blocks(pairs: levenshtein.Pairs, block_rows: int) -> levenshtein.Edits:
     extra = -rows % block_rows
 
     def split(x):
-        return jnp.pad(x, [(0, extra)] + [(0, 0)] * (x.ndim - 1)).reshape(
-            -1, block_rows, *x.shape[1:]
-        )
+        x = jnp.pad(x, [(0, extra)] + [(0, 0)] * (x.ndim - 1))
+        return x.reshape(-1, block_rows, *x.shape[1:])
 
     if rows == block_rows:
         return levenshtein.find_edits(pairs)

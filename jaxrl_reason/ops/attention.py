@@ -50,21 +50,21 @@ def attend(
     blocks = [block for block in blocks if block[0].shape[1] > 0]
     _check_shapes(q, blocks)
     scores = [_scores(q, k, mask, scale) for k, _, mask in blocks]
-    largest_BKtR = jnp.full(_score_shape(q, blocks), _FORBIDDEN, jnp.float32)
-    for score_BKtRs in scores:
-        largest_BKtR = jnp.maximum(largest_BKtR, jnp.max(score_BKtRs, axis=-1))
+    largest_BKRt = jnp.full(_score_shape(q, blocks), _FORBIDDEN, jnp.float32)
+    for score_BKRts in scores:
+        largest_BKRt = jnp.maximum(largest_BKRt, jnp.max(score_BKRts, axis=-1))
     # The softmax does not depend on the shift, so its gradient through the shift is 0.
-    largest_BKtR = jax.lax.stop_gradient(largest_BKtR)
-    total_BKtR = jnp.zeros_like(largest_BKtR)
-    out_BKtRD = jnp.zeros((*largest_BKtR.shape, q.shape[-1]), jnp.float32)
-    for score_BKtRs, (_, v, mask) in zip(scores, blocks, strict=True):
-        weight_BKtRs = jnp.where(
-            mask[:, None, :, None, :], jnp.exp(score_BKtRs - largest_BKtR[..., None]), 0.0
+    largest_BKRt = jax.lax.stop_gradient(largest_BKRt)
+    total_BKRt = jnp.zeros_like(largest_BKRt)
+    out_BKRtD = jnp.zeros((*largest_BKRt.shape, q.shape[-1]), jnp.float32)
+    for score_BKRts, (_, v, mask) in zip(scores, blocks, strict=True):
+        weight_BKRts = jnp.where(
+            mask[:, None, None], jnp.exp(score_BKRts - largest_BKRt[..., None]), 0.0
         )
-        total_BKtR += jnp.sum(weight_BKtRs, axis=-1)
-        out_BKtRD += _weighted_values(weight_BKtRs, v)
-    out_BKtRD /= jnp.where(total_BKtR > 0.0, total_BKtR, 1.0)[..., None]
-    return jnp.moveaxis(out_BKtRD, 1, 2).reshape(q.shape).astype(q.dtype)
+        total_BKRt += jnp.sum(weight_BKRts, axis=-1)
+        out_BKRtD += _weighted_values(weight_BKRts, v)
+    out_BKRtD /= jnp.where(total_BKRt > 0.0, total_BKRt, 1.0)[..., None]
+    return jnp.moveaxis(out_BKRtD, 3, 1).reshape(q.shape).astype(q.dtype)
 
 
 def _check_shapes(q: Array, blocks: Sequence[Block]) -> None:
@@ -83,22 +83,31 @@ def _check_shapes(q: Array, blocks: Sequence[Block]) -> None:
 def _score_shape(q: Array, blocks: Sequence[Block]) -> tuple[int, ...]:
     rows, num_queries, num_heads, _ = q.shape
     num_kv_heads = blocks[0][0].shape[2] if blocks else num_heads
-    return rows, num_kv_heads, num_queries, num_heads // num_kv_heads
+    return rows, num_kv_heads, num_heads // num_kv_heads, num_queries
 
 
 def _scores(q: Array, k: Array, mask: Array, scale: float) -> Array:
-    """[B, K, t, R, s] float32. The rows that share an entry are one matrix product with it."""
+    """[B, K, R, t, s] float32. The rows and heads that share an entry are one matrix product with it.
+
+    Written with the summed axis last on both sides: in any other order the backward pass transposes large arrays.
+    """
     (rows, t, num_heads, head_dim), (n, s, num_kv_heads, _) = q.shape, k.shape
-    ratio = num_heads // num_kv_heads
-    q_ngtKRD = q.reshape(n, rows // n, t, num_kv_heads, ratio, head_dim)
-    score = jnp.einsum("ngtKRD,nsKD->nKgtRs", q_ngtKRD, k, preferred_element_type=jnp.float32)
-    score_BKtRs = jnp.moveaxis(score, 2, 1).reshape(rows, num_kv_heads, t, ratio, s)
-    return jnp.where(mask[:, None, :, None, :], scale * score_BKtRs, _FORBIDDEN)
+    g, ratio = rows // n, num_heads // num_kv_heads
+    q_ngtKRD = q.reshape(n, g, t, num_kv_heads, ratio, head_dim)
+    q_nKmD = q_ngtKRD.transpose(0, 3, 1, 4, 2, 5).reshape(n, num_kv_heads, -1, head_dim)
+    k_nKsD = k.transpose(0, 2, 1, 3)
+    score = jnp.einsum("nKmD,nKsD->nKms", q_nKmD, k_nKsD, preferred_element_type=jnp.float32)
+    score = score.reshape(n, num_kv_heads, g, ratio, t, s)
+    score_BKRts = jnp.moveaxis(score, 2, 1).reshape(rows, num_kv_heads, ratio, t, s)
+    return jnp.where(mask[:, None, None], scale * score_BKRts, _FORBIDDEN)
 
 
-def _weighted_values(weight_BKtRs: Array, v: Array) -> Array:
-    """[B, K, t, R, Dh] float32."""
-    (rows, num_kv_heads, t, ratio, s), n = weight_BKtRs.shape, v.shape[0]
-    weight = weight_BKtRs.reshape(n, rows // n, num_kv_heads, t, ratio, s).astype(v.dtype)
-    out = jnp.einsum("ngKtRs,nsKD->ngKtRD", weight, v, preferred_element_type=jnp.float32)
-    return out.reshape(rows, num_kv_heads, t, ratio, v.shape[-1])
+def _weighted_values(weight_BKRts: Array, v: Array) -> Array:
+    """[B, K, R, t, Dh] float32."""
+    (rows, num_kv_heads, ratio, t, s), n = weight_BKRts.shape, v.shape[0]
+    weight = weight_BKRts.reshape(n, rows // n, num_kv_heads, ratio, t, s).astype(v.dtype)
+    weight_nKms = jnp.moveaxis(weight, 1, 2).reshape(n, num_kv_heads, -1, s)
+    v_nKsD = v.transpose(0, 2, 1, 3)
+    out = jnp.einsum("nKms,nKsD->nKmD", weight_nKms, v_nKsD, preferred_element_type=jnp.float32)
+    out = out.reshape(n, num_kv_heads, rows // n, ratio, t, v.shape[-1])
+    return jnp.moveaxis(out, 2, 1).reshape(rows, num_kv_heads, ratio, t, v.shape[-1])

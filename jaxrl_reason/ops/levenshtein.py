@@ -7,8 +7,6 @@ and step s lets word w meet repaired token s - w. That skew makes the words of a
 each other: a step is a handful of elementwise operations, and no carry ever crosses a word. The two
 bits per cell that the backtrace asks for are kept. Long rows first try a band of words around the
 diagonal; the full programme runs where the band proves too narrow.
-
-Source: Myers 1999 (JACM 46:3) in the form of Hyyro 2003; the skew and the moving band are ours.
 """
 
 from __future__ import annotations
@@ -49,15 +47,53 @@ class Edits(NamedTuple):
 
 
 def num_words(num_tokens: int) -> int:
-    """Words that hold so many failed tokens."""
+    """Words that hold so many failed tokens, ceil(num_tokens / 31).
+
+    Args:
+      num_tokens: at least 1.
+    Returns:
+      int, at least 1.
+    Example:
+      >>> num_words(32)
+      2
+    """
     return -(-num_tokens // WORD_ROWS)
 
 
+def take(x: Int[Array, "B T"], columns: Int[Array, "B K"]) -> Int[Array, "B K"]:
+    """Entries x[b, columns[b, k]]; columns outside the row give its first or last entry.
+
+    Args:
+      x: [B, T] int.
+      columns: [B, K] int.
+    Returns:
+      [B, K] int.
+    Example:
+      >>> print(take(jnp.array([[7, 8, 9]]), jnp.array([[1, 5]])))
+      [[8 9]]
+    """
+    return jnp.take_along_axis(x, jnp.clip(columns, 0, x.shape[1] - 1), 1)
+
+
 def find_edits(pairs: Pairs) -> Edits:
-    """Try the band; run the full programme where the band may have cut an optimal path."""
+    """Edits of each pair; D[i,j] = min(D[i-1,j-1] + [f_i != r_j], D[i-1,j] + 1, D[i,j-1] + 1).
+
+    Args:
+      pairs: B rows; tokens beyond num_failed and num_repaired are padding of any value.
+    Returns:
+      Edits numbered from the right, -1 on kept tokens and padding. Ties prefer match, then
+      substitution, then deletion, then insertion, from the end.
+    Example:
+      >>> row, length = jnp.array([[7, 8, 9]]), jnp.array([3])
+      >>> print(find_edits(Pairs(row, jnp.array([[5, 8, 6]]), length, length)).failed_ids)
+      [[ 1 -1  0]]
+
+    Source: Myers 1999 (JACM 46:3) in the form of Hyyro 2003; the skew and the moving band are ours.
+    """
     # A band that is not much narrower than the whole costs more when it fails than it saves.
     if num_words(pairs.failed.shape[1]) <= 4 * _BAND_HALF:
         return _backtrace(pairs, _fill(pairs, None), None)
+    # Else try the band, and run everything where the band may have cut an optimal path.
     tables = _fill(pairs, _BAND_HALF)
     enough = jnp.all(_band_distance(pairs, tables, _BAND_HALF) <= (WORD_ROWS + 1) * _BAND_HALF)
     return lax.cond(
@@ -190,7 +226,3 @@ def _backtrace(pairs: Pairs, tables: tuple[_Table, _Table], half: int | None) ->
     blank = (jnp.full(x.shape, -1, jnp.int32) for x in (a, b))
     none = Edits(*blank, jnp.zeros_like(m))
     return lax.while_loop(lambda x: jnp.any((x[0] > 0) | (x[1] > 0)), body, (m, n, none))[-1]
-
-
-def take(x: Int[Array, "B T"], columns: Int[Array, "B K"]) -> Int[Array, "B K"]:
-    return jnp.take_along_axis(x, jnp.clip(columns, 0, x.shape[1] - 1), 1)

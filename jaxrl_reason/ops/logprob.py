@@ -86,8 +86,10 @@ def _float_dtype(hidden):
     return jnp.promote_types(hidden.dtype, jnp.float32)
 
 
-def _num_chunks(head, chunk):
-    return -(-head.shape[0] // chunk)
+def _over_chunks(body, head, chunk, carry):
+    num_chunks = -(-head.shape[0] // chunk)
+    # A loop of one round would compile to the same program, later.
+    return body(0, carry) if num_chunks == 1 else jax.lax.fori_loop(0, num_chunks, body, carry)
 
 
 def _forward(hidden, head, targets, temperature, chunk):
@@ -113,7 +115,7 @@ def _forward(hidden, head, targets, temperature, chunk):
 
     zeros = jnp.zeros(targets.shape, dtype)
     start = (jnp.full(targets.shape, _NEVER, dtype), zeros, zeros, zeros)
-    peak, total, tilt, chosen = jax.lax.fori_loop(0, _num_chunks(head, chunk), body, start)
+    peak, total, tilt, chosen = _over_chunks(body, head, chunk, start)
     log_normaliser = peak + jnp.log(total)
     return chosen - log_normaliser, jnp.log(total) - tilt / total, log_normaliser
 
@@ -149,7 +151,7 @@ def _streamed_bwd(temperature, chunk, residuals, cotangents):
         return hidden_bar, jax.lax.dynamic_update_slice_in_dim(head_bar, rows_bar, first, axis=0)
 
     start = (jnp.zeros(hidden.shape, dtype), jnp.zeros_like(head))
-    hidden_bar, head_bar = jax.lax.fori_loop(0, _num_chunks(head, chunk), body, start)
+    hidden_bar, head_bar = _over_chunks(body, head, chunk, start)
     return hidden_bar.astype(hidden.dtype), head_bar, None
 
 

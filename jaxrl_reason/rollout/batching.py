@@ -244,9 +244,7 @@ class Engine:
         width, start = self.shapes.completion, 0
         for size in chunk_plan(len(failed), self.shapes.chunk_rows):
             part = slice(start, start + size)
-            sides = [
-                _pad_right(side[part], width, size, self._pad) for side in (failed, repaired)
-            ]
+            sides = [_pad_right(side[part], width, size, self._pad) for side in (failed, repaired)]
             result = sharding.to_host(_align(*map(jnp.asarray, (*sides[0], *sides[1]))))
             for row, (f, r) in enumerate(zip(failed[part], repaired[part], strict=True)):
                 pairs.append(
@@ -329,7 +327,7 @@ def pack_rows(
             out[i, prompt_length : prompt_length + len(value)] = value
         return out
 
-    def column(values: Sequence[float], dtype, fill: float) -> np.ndarray:
+    def column(values: Sequence[float | int], dtype, fill: float) -> np.ndarray:
         out = np.full(num_rows, fill, dtype)
         out[: len(rows)] = values
         return out

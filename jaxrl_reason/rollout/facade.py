@@ -32,7 +32,7 @@ def sample(
     *,
     num_samples: int = 1,
     max_new_tokens: int = 64,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     seed: int = 0,
 ) -> tuple[Rollout, list[str]]:
     """Completions of prompts.
@@ -83,7 +83,7 @@ def sample(
 
 
 def token_logprobs(
-    policy: policies.Policy, rollout: Rollout, *, temperature: float = 1.0
+    policy: policies.Policy, rollout: Rollout, *, temperature: float | int = 1.0
 ) -> Float[Array, "B T"]:
     """Teacher-forced log-probs of a rollout: log softmax(logits[t-1] / temperature)[tokens[t]].
 
@@ -98,7 +98,7 @@ def token_logprobs(
       ValueError: temperature not > 0.
     Example:
       >>> policy = policies.load_policy("tiny")
-      >>> rollout, _ = sample(policy, ["solve 3 8 :"], max_new_tokens=4)
+      >>> rollout, _ = sample(policy, ["solve 3 8 :"], num_samples=2, max_new_tokens=4)
       >>> gap = token_logprobs(policy, rollout) - rollout.behavior_logprobs
       >>> bool((abs(gap) * rollout.completion_mask).max() < 1e-4)
       True

@@ -39,7 +39,7 @@ class Sampler(Protocol):
         prompts: Int[Array | Host, "N P"],
         prompt_mask: Bool[Array | Host, "N P"],
         budget: Int[Array | Host, " N"],
-        temperature: Float[Array, ""] | float,
+        temperature: Float[Array, ""] | float | int,
         key: Key[Array, ""],
     ) -> Rollout: ...
 
@@ -53,7 +53,7 @@ class Scorer(Protocol):
         params: Params,
         tokens: Int[Array | Host, "B T"],
         token_mask: Bool[Array | Host, "B T"],
-        temperature: float = 1.0,
+        temperature: float | int = 1.0,
     ) -> Float[Array, "B T"]: ...
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 def adjust_logits(
     logits: Float[Array, "B V"],
     *,
-    temperature: Float[Array, ""] | float,
+    temperature: Float[Array, ""] | float | int,
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> Float[Array, "B V"]:
@@ -32,9 +32,8 @@ def adjust_logits(
     Raises:
       ValueError: top_k < 0 or top_p outside (0, 1].
     Example:
-      >>> logits = jnp.log(jnp.asarray([[0.5, 0.3, 0.2]]))
-      >>> print(jax.nn.softmax(adjust_logits(logits, temperature=1.0, top_p=0.6)).round(3))
-      [[0.625 0.375 0.   ]]
+      >>> print(adjust_logits(jnp.asarray([[4.0, 1.0, 3.0]]), temperature=2.0, top_k=2))
+      [[ 2.  -inf  1.5]]
 
     Source: top-p, arXiv 1904.09751, section 3.1.
     """

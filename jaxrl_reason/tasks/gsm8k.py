@@ -62,10 +62,12 @@ class Gsm8k:
         self.completion_tokens = completion_tokens
         # BOS and one token per byte. Failed and anchor texts are completions: at most
         # completion_tokens - 1 bytes and EOS, or no EOS where the failed one ran out of budget. A
-        # reference solution taken as anchor is not bound by the budget and can be longer.
+        # reference solution taken as anchor is not bound by the budget.
         self.prompt_tokens = 1 + max(_bytes(self.policy_prompt(p)) for p in self._problems)
         frame = 1 + max(_bytes(self.repair_prompt(p, "", "")) for p in self._problems)
-        self.repair_prompt_tokens = frame + 2 * completion_tokens - 1
+        references = [_bytes(p.reference) for p in self._problems if p.reference is not None]
+        anchor = max([completion_tokens - 1, *references])
+        self.repair_prompt_tokens = frame + completion_tokens + anchor
 
     def __len__(self) -> int:
         return len(self._problems)

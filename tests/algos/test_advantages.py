@@ -8,13 +8,17 @@ from jaxrl_reason.algos import advantages
 KINDS = sorted(advantages.ADVANTAGES)
 
 
+group_advantages = jax.jit(
+    advantages.group_advantages, static_argnames=("kind", "num_groups", "ddof", "eps")
+)
+
+
 def compute(rewards, ids, row_mask=None, **kwargs):
+    """Jitted: eagerly, every operation would compile alone on every shape."""
     arguments = dict(kind="zscore", num_groups=int(max(ids)) + 1) | kwargs
-    row_mask = None if row_mask is None else jnp.asarray(row_mask)
-    rewards = jnp.asarray(rewards, jnp.float32)
-    return np.asarray(
-        advantages.group_advantages(rewards, jnp.asarray(ids), row_mask=row_mask, **arguments)
-    )
+    row_mask = np.ones(len(rewards), bool) if row_mask is None else row_mask
+    arrays = (jnp.asarray(rewards, jnp.float32), jnp.asarray(ids, jnp.int32))
+    return np.asarray(group_advantages(*arrays, row_mask=jnp.asarray(row_mask), **arguments))
 
 
 def by_loop(rewards, ids, row_mask, kind, ddof, eps):
@@ -109,7 +113,7 @@ def test_jit_equals_eager_and_bfloat16_is_averaged_in_float32(kind):
     rewards, ids = jnp.arange(8, dtype=jnp.bfloat16) / 4, jnp.arange(8) // 4
     arguments = dict(kind=kind, num_groups=2)
     eager = advantages.group_advantages(rewards, ids, **arguments)
-    jitted = jax.jit(lambda r, g: advantages.group_advantages(r, g, **arguments))(rewards, ids)
+    jitted = group_advantages(rewards, ids, **arguments)
     assert eager.dtype == jnp.float32
     np.testing.assert_allclose(eager, jitted, rtol=1e-6)
     np.testing.assert_allclose(

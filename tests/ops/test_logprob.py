@@ -1,3 +1,4 @@
+import functools
 import math
 import re
 
@@ -12,10 +13,10 @@ B, T, D, V = 2, 5, 4, 7
 
 
 def inputs(dtype=jnp.float32, shape=(B, T), vocab=V, scale=1.0):
-    keys = jax.random.split(jax.random.key(0), 3)
-    hidden = scale * jax.random.normal(keys[0], (*shape, D), dtype)
-    head = jax.random.normal(keys[1], (vocab, D), dtype)
-    return hidden, head, jax.random.randint(keys[2], shape, 0, vocab)
+    rng = np.random.default_rng(0)
+    hidden = jnp.asarray(scale * rng.standard_normal((*shape, D)), dtype)
+    head = jnp.asarray(rng.standard_normal((vocab, D)), dtype)
+    return hidden, head, jnp.asarray(rng.integers(0, vocab, shape))
 
 
 def plain(hidden, head, targets, temperature=1.0):
@@ -25,36 +26,34 @@ def plain(hidden, head, targets, temperature=1.0):
     return chosen, -jnp.sum(jnp.exp(logp) * logp, axis=-1)
 
 
-def weighted(function, targets, **kwargs):
+def weighted(function, **kwargs):
     """A scalar that mixes both outputs with different weights per position; position (0, 1) is masked."""
-    weights = jnp.linspace(-1.0, 2.0, targets.size).reshape(targets.shape)
-    mask = jnp.ones(targets.shape, bool).at[0, 1].set(False)
 
-    def scalar(hidden, head):
+    def scalar(hidden, head, targets):
+        weights = jnp.linspace(-1.0, 2.0, targets.size).reshape(targets.shape)
+        mask = jnp.arange(targets.size).reshape(targets.shape) != 1
         logprobs, entropy = function(hidden, head, targets, **kwargs)
         return jnp.sum(jnp.where(mask, weights * logprobs + (0.5 - weights) * entropy, 0))
 
     return scalar
 
 
-def values_and_grads(function, targets, **kwargs):
-    """Jitted (logprobs, entropy), d scalar / d (hidden, head)."""
-    scalar = weighted(function, targets, **kwargs)
-    return jax.jit(
-        lambda *x: (function(*x, targets, **kwargs), jax.grad(scalar, argnums=(0, 1))(*x))
-    )
+@functools.cache
+def values_and_grads(function, **kwargs):
+    """Jitted (hidden, head, targets) -> (logprobs, entropy), d scalar / d (hidden, head)."""
+    grad = jax.grad(weighted(function, **kwargs), argnums=(0, 1))
+    return jax.jit(lambda *x: (function(*x, **kwargs), grad(*x)))
 
 
 @pytest.mark.parametrize(
     ("chunk", "temperature"), [*((c, 1.0) for c in range(1, V + 1)), (V + 7, 1.0), (3, 0.7)]
 )
 def test_every_chunk_size_equals_log_softmax(chunk, temperature):
-    hidden, head, targets = inputs()
-    ours = values_and_grads(
-        logprob.token_logprobs, targets, temperature=temperature, vocab_chunk=chunk
+    arrays = inputs()
+    got = values_and_grads(logprob.token_logprobs, temperature=temperature, vocab_chunk=chunk)(
+        *arrays
     )
-    theirs = values_and_grads(plain, targets, temperature=temperature)
-    got, want = ours(hidden, head), theirs(hidden, head)
+    want = values_and_grads(plain, temperature=temperature)(*arrays)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(got[1][0][0, 1], np.zeros(D))
@@ -63,11 +62,9 @@ def test_every_chunk_size_equals_log_softmax(chunk, temperature):
 @pytest.mark.parametrize("chunk", [1, 3, V])
 def test_float64_agrees_to_1e_8(chunk):
     with jax.enable_x64(True):
-        hidden, head, targets = inputs(jnp.float64)
-        got = values_and_grads(logprob.token_logprobs, targets, temperature=1.3, vocab_chunk=chunk)(
-            hidden, head
-        )
-        want = values_and_grads(plain, targets, temperature=1.3)(hidden, head)
+        arrays = inputs(jnp.float64)
+        got = values_and_grads(logprob.token_logprobs, temperature=1.3, vocab_chunk=chunk)(*arrays)
+        want = values_and_grads(plain, temperature=1.3)(*arrays)
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
             assert a.dtype == jnp.float64
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-8)
@@ -86,49 +83,41 @@ def test_hand_values():
     np.testing.assert_allclose(logprobs, np.log([[1 / 30, 4 / 30, 25 / 30]]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0)])
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0)])
 def test_empty_input(shape):
     hidden, head, targets = inputs(shape=shape)
-    logprobs, entropy = logprob.token_logprobs(hidden, head, targets, vocab_chunk=4)
-    assert logprobs.shape == entropy.shape == shape
-    grads = jax.grad(
-        lambda h, w: logprob.token_logprobs(h, w, targets, vocab_chunk=4)[0].sum(), (0, 1)
-    )(hidden, head)
+    values, grads = values_and_grads(logprob.token_logprobs, vocab_chunk=3)(hidden, head, targets)
+    assert values[0].shape == values[1].shape == shape
     assert grads[0].shape == hidden.shape
     np.testing.assert_array_equal(grads[1], np.zeros_like(head))
 
 
 def test_huge_logits_stay_exact():
     # exp(3000) overflows float32: only differences from the running peak may be exponentiated.
-    hidden, head, targets = inputs(scale=1000.0)
-    ours = logprob.token_logprobs(hidden, head, targets, vocab_chunk=3)
-    for got, want in zip(ours, plain(hidden, head, targets), strict=True):
+    arrays = inputs(scale=1000.0)
+    values, grads = values_and_grads(logprob.token_logprobs, vocab_chunk=3)(*arrays)
+    for got, want in zip(values, plain(*arrays), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-3)
-    scalar = weighted(logprob.token_logprobs, targets, vocab_chunk=3)
-    assert all(np.isfinite(g).all() for g in jax.grad(scalar, argnums=(0, 1))(hidden, head))
+    assert all(np.isfinite(g).all() for g in grads)
 
 
 def test_bfloat16_is_accumulated_in_float32():
-    hidden, head, targets = inputs(jnp.bfloat16)
-    logprobs, entropy = logprob.token_logprobs(hidden, head, targets, vocab_chunk=4)
-    assert logprobs.dtype == entropy.dtype == jnp.float32
-    want = plain(hidden.astype(jnp.float32), head.astype(jnp.float32), targets)
-    # Products of bfloat16 numbers are exact in float32, so the inputs' rounding is the only one.
-    np.testing.assert_allclose(logprobs, want[0], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(entropy, want[1], rtol=1e-5, atol=1e-5)
-    grads = jax.grad(weighted(logprob.token_logprobs, targets, vocab_chunk=4), argnums=(0, 1))(
-        hidden, head
-    )
+    arrays = inputs(jnp.bfloat16)
+    values, grads = values_and_grads(logprob.token_logprobs, vocab_chunk=3)(*arrays)
+    want = plain(*(x.astype(jnp.float32) for x in arrays[:2]), arrays[2])
+    for got, exact in zip(values, want, strict=True):
+        # Products of bfloat16 numbers are exact in float32, so the inputs' rounding is the only one.
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, exact, rtol=1e-5, atol=1e-5)
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.bfloat16]
 
 
 def test_float32_head_under_bfloat16_hidden_gets_a_float32_gradient():
     hidden, head, targets = inputs()
-    grads = jax.grad(weighted(logprob.token_logprobs, targets, vocab_chunk=4), argnums=(0, 1))(
-        hidden.astype(jnp.bfloat16), head
-    )
+    ours = values_and_grads(logprob.token_logprobs, vocab_chunk=3)
+    _, grads = ours(hidden.astype(jnp.bfloat16), head, targets)
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32]
-    want = jax.grad(weighted(plain, targets), argnums=(0, 1))(hidden, head)
+    _, want = values_and_grads(plain, temperature=1.0)(hidden, head, targets)
     # bfloat16 keeps 8 bits, 2^-8 = 0.004 per number.
     np.testing.assert_allclose(grads[1], want[1], atol=0.05)
 
@@ -136,7 +125,7 @@ def test_float32_head_under_bfloat16_hidden_gets_a_float32_gradient():
 def test_jit_and_vmap_equal_eager():
     hidden, head, targets = inputs()
     eager = logprob.token_logprobs(hidden, head, targets, vocab_chunk=4)
-    jitted = jax.jit(lambda *x: logprob.token_logprobs(*x, vocab_chunk=4))(hidden, head, targets)
+    jitted, _ = values_and_grads(logprob.token_logprobs, vocab_chunk=4)(hidden, head, targets)
     mapped = jax.vmap(lambda h, t: logprob.token_logprobs(h[None], head, t[None], vocab_chunk=4))(
         hidden, targets
     )
@@ -168,16 +157,14 @@ def test_no_array_with_as_many_elements_as_tokens_times_vocabulary(chunk, stream
     # 2 x 16 tokens, 64 columns: [B, T, V] has 2048 elements, one row of it 1024. The largest array that is allowed has
     # max(B T chunk, V D, B T D) = 256. With chunk = V the array must show up, or the search would be blind.
     rows, length, vocab = 2, 16, 64
-    hidden, head, targets = inputs(shape=(rows, length), vocab=vocab)
-    scalar = weighted(logprob.token_logprobs, targets, vocab_chunk=chunk)
-    for function in (scalar, jax.grad(scalar, argnums=(0, 1))):
-        traced = jax.jit(function).trace(hidden, head)
-        in_jaxpr = largest_in_jaxpr(traced.jaxpr.jaxpr)
-        in_hlo = largest_in_hlo(traced.lower().compile().as_text())
-        if streams:
-            assert max(in_jaxpr, in_hlo) <= 256 < length * vocab
-        else:
-            assert min(in_jaxpr, in_hlo) >= rows * length * vocab
+    arrays = inputs(shape=(rows, length), vocab=vocab)
+    traced = values_and_grads(logprob.token_logprobs, vocab_chunk=chunk).trace(*arrays)
+    in_jaxpr = largest_in_jaxpr(traced.jaxpr.jaxpr)
+    in_hlo = largest_in_hlo(traced.lower().compile().as_text())
+    if streams:
+        assert max(in_jaxpr, in_hlo) <= 256 < length * vocab
+    else:
+        assert min(in_jaxpr, in_hlo) >= rows * length * vocab
 
 
 def test_bad_arguments_are_refused():

@@ -19,8 +19,8 @@ def policy():
 
 
 def test_rows_are_prompts_times_samples_and_texts_are_their_tokens(policy):
-    rollout, texts = jr.sample(policy, PROMPTS, num_samples=3, max_new_tokens=5, seed=1)
-    assert rollout.tokens.shape == (6, 16 + 5)  # 4 and 7 words and BOS round up to 16 columns
+    rollout, texts = jr.sample(policy, PROMPTS, num_samples=3, max_new_tokens=8, seed=1)
+    assert rollout.tokens.shape == (6, 16 + 8)  # 4 and 7 words and BOS round up to 16 columns
     assert rollout.group_ids.tolist() == [0, 0, 0, 1, 1, 1]
     for row, text in enumerate(texts):
         ids = np.asarray(rollout.tokens[row])[np.asarray(rollout.completion_mask[row])]
@@ -31,7 +31,7 @@ def test_rows_are_prompts_times_samples_and_texts_are_their_tokens(policy):
 
 def test_the_seed_decides(policy):
     first, second, other = (
-        jr.sample(policy, PROMPTS, num_samples=2, max_new_tokens=8, seed=seed)[0].tokens
+        jr.sample(policy, PROMPTS, num_samples=3, max_new_tokens=8, seed=seed)[0].tokens
         for seed in (3, 3, 4)
     )
     assert (first == second).all()

@@ -1,0 +1,15 @@
+"""gspo on list reduction, from the cold start of sft_arithmetic.py.
+
+Command:  jaxrl-reason train --config=configs/gspo_arithmetic.py
+Hardware: 2 CPU cores.
+Result:   not measured.
+"""
+
+from jaxrl_reason import config
+
+
+def get_config():
+    c = config.recipe("gspo")
+    c.run_dir = "runs/gspo_arithmetic"
+    c.model.source = "runs/sft_arithmetic/policy"
+    return c

@@ -1,0 +1,15 @@
+"""iop on list reduction, from the cold start of sft_arithmetic.py.
+
+Command:  jaxrl-reason train --config=configs/iop_arithmetic.py
+Hardware: 2 CPU cores.
+Result:   not measured.
+"""
+
+from jaxrl_reason import config
+
+
+def get_config():
+    c = config.recipe("iop")
+    c.run_dir = "runs/iop_arithmetic"
+    c.model.source = "runs/sft_arithmetic/policy"
+    return c

@@ -1,0 +1,191 @@
+"""What the settings may be: recipes of the methods, allowed words and numbers, and the checks.
+
+Host side. Reads: nothing. Writes: nothing. `config.base` holds the defaults; this is the other half of each field.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import ml_collections
+
+# What each method's name means: the fields in which it differs from `base()`.
+RECIPES: dict[str, dict[str, Any]] = {
+    "iop": {},  # arXiv 2605.05226 over GSPO
+    "gspo": {},  # arXiv 2507.18071
+    "grpo": {"loss.ratio": "token", "loss.clip_low": 0.2, "loss.clip_high": 0.2},  # 2402.03300
+    "dr_grpo": {  # 2503.20783
+        "advantage.kind": "centred",
+        "loss.ratio": "token",
+        "loss.aggregation": "seq_sum_over_const",
+        "loss.clip_low": 0.2,
+        "loss.clip_high": 0.2,
+    },
+    "dapo": {  # 2503.14476
+        "loss.ratio": "token",
+        "loss.aggregation": "token_mean",
+        "loss.clip_low": 0.2,
+        "loss.clip_high": 0.28,
+        "overlong.filter": True,
+        "rollout.max_refills": 4,
+    },
+}
+
+
+# Allowed words of the fields that choose a function.
+CHOICES = {
+    "task.name": ("arithmetic", "gsm8k"),
+    "model.dtype": ("float32", "bfloat16"),
+    "method.name": ("iop", "gspo", "grpo", "dr_grpo", "dapo"),
+    "advantage.kind": ("zscore", "centred", "leave_one_out"),
+    "advantage.ddof": (0, 1),
+    "iop.anchor": ("random", "nearest"),
+    "iop.audit": ("continuation", "replay", "judge", "none"),
+    "iop.audit_reject": ("literal", "floor"),
+    "iop.adv_group": ("pair", "original", "centred"),
+    "iop.unrepaired": ("drop", "outcome"),
+    "iop.graft": ("splice", "continue"),
+    "iop.gate": ("edits", "all"),
+    "iop.repair_objective": ("rl", "sft"),
+    "iop.clip_scale": ("none", "sqrt"),
+    "loss.ratio": ("token", "sequence"),
+    "loss.aggregation": ("seq_mean_token_mean", "token_mean", "seq_sum_over_const"),
+    "loss.kl_estimator": ("k1", "k2", "k3"),
+    "loss.old_logprobs": ("recomputed", "behavior"),
+    "optim.schedule": ("constant", "cosine", "linear"),
+}
+
+# (lowest, highest) of the numeric fields, both ends allowed; None: no end. Open ends are written as tiny offsets.
+TINY = 1e-12
+RANGES: dict[str, tuple[float | None, float | None]] = {
+    "seed": (0, None),
+    "task.length": (2, 16),
+    "task.modulus": (2, 100),
+    "mesh.data": (1, None),
+    "mesh.fsdp": (-1, None),
+    "mesh.tensor": (1, None),
+    "rollout.num_prompts": (1, None),
+    "rollout.group_size": (1, None),
+    "rollout.prompt_length": (0, None),
+    "rollout.max_new_tokens": (0, None),
+    "rollout.temperature": (TINY, None),
+    "rollout.top_k": (0, None),
+    "rollout.top_p": (TINY, 1),
+    "rollout.max_refills": (0, None),
+    "rollout.chunk_rows": (1, None),
+    "advantage.eps": (TINY, None),
+    "overlong.penalty_tokens": (0, None),
+    "iop.threshold": (TINY, 1),
+    "iop.num_repairs": (1, None),
+    "iop.audit_continuations": (1, None),
+    "iop.anchor_copy_similarity": (0, 1),
+    "iop.judge_timeout_s": (TINY, None),
+    "iop.edit_cost": (0, 1 - TINY),
+    "iop.num_edits": (0, None),
+    "iop.repair_weight": (0, None),
+    "iop.repair_rows": (1, None),
+    "loss.clip_low": (0, 1 - TINY),
+    "loss.clip_high": (0, None),
+    "loss.dual_clip": (0, None),
+    "loss.kl_coef": (0, None),
+    "loss.entropy_coef": (0, None),
+    "loss.vocab_chunk": (1, None),
+    "optim.learning_rate": (TINY, None),
+    "optim.warmup_updates": (0, None),
+    "optim.b1": (0, 1 - TINY),
+    "optim.b2": (0, 1 - TINY),
+    "optim.eps": (TINY, None),
+    "optim.weight_decay": (0, None),
+    "optim.grad_clip": (0, None),
+    "optim.microbatch_rows": (1, None),
+    "optim.minibatches": (1, None),
+    "train.num_updates": (1, None),
+    "train.max_generated_tokens": (0, None),
+    "train.checkpoint_every": (1, None),
+    "train.keep_checkpoints": (1, None),
+    "train.log_rollouts_every": (1, None),
+    "train.log_rollouts": (0, None),
+    "eval.every": (0, None),
+    "eval.num_problems": (1, None),
+    "eval.num_samples": (1, None),
+    "eval.seed": (0, None),
+    "sft.policy_updates": (0, None),
+    "sft.repair_updates": (0, None),
+    "sft.batch_rows": (2, None),
+    "sft.learning_rate": (TINY, None),
+    "sft.repair_learning_rate": (TINY, None),
+    "sft.repair_fraction": (0, 1),
+    "sft.failures_every": (1, None),
+}
+
+
+def unknown_field(name: str, known: Iterable[str]) -> str:
+    """Error line for a name that no field has, with the nearest one that exists."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"{name}: no such field" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def value_problems(name: str, value: Any, default: Any) -> list[str]:
+    """Error lines for one field: type, allowed words, range."""
+    if isinstance(default, bool) != isinstance(value, bool):
+        return [f"{name} = {value!r}: must be a {type(default).__name__}"]
+    if isinstance(default, float) and isinstance(value, int):
+        value = float(value)
+    if type(value) is not type(default):
+        return [f"{name} = {value!r}: must be a {type(default).__name__}"]
+    if name in CHOICES and value not in CHOICES[name]:
+        return [f"{name} = {value!r}: must be one of {', '.join(map(str, CHOICES[name]))}"]
+    if name in RANGES:
+        low, high = RANGES[name]
+        if not ((low is None or value >= low) and (high is None or value <= high)):
+            return [f"{name} = {value!r}: must be {_range_text(low, high)}"]
+    return []
+
+
+def _range_text(low: float | int | None, high: float | int | None) -> str:
+    if high is None:
+        return "> 0" if low == TINY else f">= {low:g}"
+    opening = "(0" if low == TINY else f"[{low:g}"
+    closing = "1)" if high == 1 - TINY else f"{high:g}]"
+    return f"in {opening}, {closing}"
+
+
+def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
+    """Error lines for fields that do not go together."""
+    problems = []
+    operators = c.task.operators
+    if not operators or set(operators) - set("+-*") or len(set(operators)) < len(operators):
+        problems.append(f'task.operators = {operators!r}: must be one or more of "+-*", each once')
+    if c.rollout.top_k != 0 or c.rollout.top_p != 1.0:
+        problems.append(
+            f"rollout.top_k = {c.rollout.top_k}, rollout.top_p = {c.rollout.top_p}: training needs 0 and 1.0, since"
+            " a cut distribution is not the one whose log-probs enter the ratio; cut at evaluation instead"
+        )
+    if c.rollout.chunk_rows < c.rollout.group_size:
+        problems.append(
+            f"rollout.chunk_rows = {c.rollout.chunk_rows}: must be at least rollout.group_size"
+            f" = {c.rollout.group_size}, since a group shares its prompt's cache"
+        )
+    ratio = RECIPES[c.method.name].get("loss.ratio", "sequence")
+    if c.loss.ratio != ratio:
+        problems.append(
+            f"loss.ratio = {c.loss.ratio!r}: {c.method.name} means {ratio!r};"
+            f" start from config.recipe({c.method.name!r}), or name another method"
+        )
+    if c.loss.dual_clip != 0 and c.loss.dual_clip <= 1:
+        problems.append(f"loss.dual_clip = {c.loss.dual_clip}: must be 0 (off) or > 1")
+    if c.mesh.fsdp == 0:
+        problems.append("mesh.fsdp = 0: must be >= 1, or -1 for all devices that are left")
+    if (
+        c.method.name == "iop"
+        and c.iop.audit == "judge"
+        and not (c.iop.judge_url and c.iop.judge_model)
+    ):
+        problems.append("iop.audit = 'judge': set iop.judge_url and iop.judge_model")
+    if c.task.name == "gsm8k" and not c.task.path:
+        problems.append(
+            "task.path = '': gsm8k reads a JSONL file; set it to the path of train.jsonl"
+        )
+    return problems

@@ -1,0 +1,160 @@
+"""What IOP found out about each failure and each repair, and what it reports of them.
+
+Host side. Reads: nothing. Writes: nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reason.credit import gate as credit_gate
+from jaxrl_reason.credit import segment
+from jaxrl_reason.methods import base
+from jaxrl_reason.types import AuditResult, Completion, PairAlignment, Row, Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A failed completion with the anchor that its repairs may look at."""
+
+    group: base.Group
+    failed: Completion
+    anchor: Completion
+    repair_prompt: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One sampled repair of a failure and all that was found out about it."""
+
+    failure: int  # position in the list of failures
+    repaired: Completion
+    verdict: Verdict
+    alignment: PairAlignment
+    distance: float  # normalised edit distance to the failed completion, in [0, 1]
+    audit: AuditResult | None  # None: outcome wrong, so never audited
+    reward: float  # repair-mode reward
+
+
+def process_metrics(
+    groups: Sequence[base.Group],
+    failures: Sequence[Failure],
+    candidates: Sequence[Candidate],
+    pairs: Sequence[Candidate],
+    pair_rows: Sequence[Row],
+    stages: base.Stages,
+    *,
+    threshold: float,
+) -> dict[str, float]:
+    """The paper's process figures (arXiv 2605.05226): repair success, audit rejections, active-token ratio.
+
+    Args:
+      groups: all groups of the update.
+      failures: failed completions that have an anchor.
+      candidates: every sampled repair.
+      pairs: the accepted ones, at most one per failure.
+      pair_rows: their training rows.
+      stages: its step oracle, where there is one, adds `gate_hit_rate` and `honest_frac`.
+      threshold: tau_r.
+    Returns:
+      Metrics; one whose denominator is 0 is absent.
+    """
+    num_failed = sum(int((g.rewards < threshold).sum()) for g in groups)
+    audited = [c for c in candidates if c.audit is not None]
+    tokens = sum(len(r.gate) for r in pair_rows)
+    metrics = {
+        "process/failures": float(num_failed),
+        "process/pairs": float(len(pairs)),
+        "process/no_anchor_frac": _ratio(num_failed - len(failures), num_failed),
+        "process/unrepaired_frac": _ratio(len(failures) - len(pairs), len(failures)),
+        "process/repair_success": _ratio(len(pairs), len(failures)),
+        "process/repair_correct_frac": _ratio(len(audited), len(candidates)),
+        "process/audit_reject_frac": _ratio(
+            sum(not c.audit.accepted for c in audited), len(audited)
+        ),
+        "process/active_token_ratio": _ratio(sum(int(r.gate.sum()) for r in pair_rows), tokens),
+        "process/num_edits": _ratio(sum(c.alignment.num_edits for c in pairs), len(pairs)),
+    }
+    if stages.first_error is not None:
+        metrics |= _oracle_metrics(pairs, failures, stages)
+    # An absent measurement is left out; a zero would read as a result.
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+def _ratio(numerator: int, denominator: int) -> float | None:
+    return numerator / denominator if denominator else None
+
+
+def _oracle_metrics(pairs, failures, stages) -> dict[str, float | None]:
+    """How often the gate starts in the truly wrong step, and how many accepted repairs are honest."""
+    hits, honest = 0, 0
+    for candidate in pairs:
+        failure = failures[candidate.failure]
+        problem = failure.group.problem
+        hits += first_edited_step(candidate, failure, stages) == stages.first_error(
+            problem, failure.failed.text
+        )
+        honest += stages.first_error(problem, candidate.repaired.text) == -1
+    return {
+        "process/gate_hit_rate": _ratio(hits, len(pairs)),
+        "process/honest_frac": _ratio(honest, len(pairs)),
+    }
+
+
+def first_edited_step(candidate: Candidate, failure: Failure, stages: base.Stages) -> int:
+    """Step of the failed completion in which the first edit stands: IOP's own first error."""
+    steps = steps_of(failure.failed.tokens, stages)
+    position = int(credit_gate.edit_positions(candidate.alignment).failed_start[0])
+    return int(steps[min(position, len(steps) - 1)])
+
+
+def steps_of(tokens: Sequence[int], stages: base.Stages) -> np.ndarray:
+    """Reasoning step of each token."""
+    return segment.step_ids(tokens, stages.pieces, stages.step_separator)
+
+
+def pair_record(
+    candidate: Candidate,
+    failure: Failure,
+    gates: Sequence[np.ndarray],
+    advantages: Sequence[float],
+    old_repaired: np.ndarray,
+    stages: base.Stages,
+) -> dict[str, Any]:
+    """Record of one accepted pair for the rollout viewer."""
+    problem = failure.group.problem
+    sides = []
+    for completion, gate, advantage, edits in zip(
+        (failure.failed, dataclasses.replace(candidate.repaired, logprobs=old_repaired)),
+        gates,
+        advantages,
+        (candidate.alignment.failed_edit_ids, candidate.alignment.repaired_edit_ids),
+        strict=True,
+    ):
+        steps = steps_of(completion.tokens, stages)
+        sides.append(
+            base.side(
+                completion, stages, steps, gate=gate, advantages=gate * advantage, edits=edits
+            )
+        )
+    first_error = None
+    if stages.first_error is not None:
+        first_error = stages.first_error(problem, failure.failed.text)
+    return {
+        "kind": "pair",
+        "problem": problem.prompt,
+        "gold": problem.answer,
+        "separator": stages.step_separator,
+        "failed": sides[0],
+        "repaired": sides[1],
+        "anchor": failure.anchor.text,
+        "audit": dataclasses.asdict(candidate.audit),
+        "reward_failed": 0.0,
+        "reward_repaired": candidate.verdict.reward,
+        "oracle_first_error": first_error,
+        "gate_first_step": first_edited_step(candidate, failure, stages),
+    }

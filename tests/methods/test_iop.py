@@ -1,0 +1,185 @@
+"""IOP's recipe on hand-made groups: which rows come out, with what gate, advantage, prompt and weight."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxrl_reason import config as config_lib
+from jaxrl_reason.methods import iop
+from jaxrl_reason.types import POLICY_STREAM, REPAIR_STREAM
+from tests.methods import helpers
+
+# 3 8 5 2 modulo 10; right: 3+8 = 1, then 5+2 = 7, then 1+7 = 8.
+RIGHT = "1 5 2 ; 1 7 ; 8 ; = 8"
+OTHER_RIGHT = "3 3 2 ; 3 5 ; 8 ; = 8"
+FAILED = "1 5 2 ; 1 9 ; 0 ; = 0"  # wrong in step 1: 5+2 is not 9
+SHAM = "1 5 2 ; 1 9 ; 8 ; = 8"  # right answer, but 1+9 is not 8: a copy of the anchor's answer
+# Edits of FAILED -> RIGHT by token (words and EOS): 9 -> 7 at 5, 0 -> 8 at 7, 0 -> 8 at 10.
+
+
+def settings(**changes):
+    config = config_lib.recipe("iop")
+    values = {"iop.audit": "replay", "iop.num_repairs": 2, "iop.num_edits": 0} | {
+        name.replace("__", "."): value for name, value in changes.items()
+    }
+    return config_lib.override(config, [f"{k}={v}" for k, v in values.items()])
+
+
+def build(groups, script, **changes):
+    method = iop.Iop(settings(**changes))
+    return method.build(groups, helpers.stages(script), np.random.default_rng(0))
+
+
+def rows_of(built, stream):
+    return [row for row in built.rows if row.stream == stream]
+
+
+def test_pair_has_bilateral_gates_and_opposite_advantages():
+    script = helpers.Script(repair=[[RIGHT, SHAM]])
+    built = build([helpers.group(FAILED, OTHER_RIGHT)], script)
+    failed, repaired = rows_of(built, POLICY_STREAM)
+    assert helpers.TOKENIZER.decode(failed.completion[:-1]) == FAILED
+    assert np.flatnonzero(failed.gate).tolist() == [5, 7, 10]
+    assert np.flatnonzero(repaired.gate).tolist() == [5, 7, 10]
+    assert set(failed.advantages) == {-1.0} and set(repaired.advantages) == {1.0}
+    # 12 tokens, 3 gated: both clip widths grow by sqrt(12 / 3) = 2.
+    assert failed.clip_scale == pytest.approx(2.0)
+
+
+def test_old_logprobs_of_repairs_are_taken_under_the_policy_prompt():
+    script = helpers.Script(repair=[[RIGHT, SHAM]])
+    group = helpers.group(FAILED, OTHER_RIGHT)
+    built = build([group], script, **{"loss.old_logprobs": "behavior"})
+    repaired = rows_of(built, POLICY_STREAM)[1]
+    assert repaired.prompt == group.prompt
+    # The behaviour log-probs of the script are -0.5, its scores -0.25.
+    np.testing.assert_array_equal(repaired.old_logprobs, np.float32(-0.25))
+    assert (group.prompt, repaired.completion) in script.scored
+    for row in rows_of(built, REPAIR_STREAM):
+        assert row.prompt != group.prompt
+        np.testing.assert_array_equal(row.old_logprobs, np.float32(-0.5))
+
+
+def test_correct_samples_never_enter_the_gradient():
+    script = helpers.Script(repair=[[RIGHT, SHAM]])
+    built = build([helpers.group(FAILED, OTHER_RIGHT, OTHER_RIGHT)], script)
+    sampled_right = helpers.completion(OTHER_RIGHT).tokens
+    assert all(row.completion != sampled_right for row in built.rows)
+
+
+def test_dishonest_repairs_are_rejected_by_replay_and_taken_without_audit():
+    only_sham = helpers.Script(repair=[[SHAM, SHAM]])
+    built = build([helpers.group(FAILED, OTHER_RIGHT)], only_sham)
+    assert built.rows == []
+    assert built.metrics["process/audit_reject_frac"] == 1.0
+    assert built.metrics["process/repair_success"] == 0.0
+    built = build([helpers.group(FAILED, OTHER_RIGHT)], only_sham, iop__audit="none")
+    assert len(rows_of(built, POLICY_STREAM)) == 2
+    assert built.metrics["process/honest_frac"] == 0.0
+
+
+def test_repair_mode_rows_are_group_normalised_and_weighted():
+    # Scores: RIGHT is honest, 3 of 12 tokens differ: 1 - 0.1 * 0.25 = 0.975. SHAM is rejected: floor -0.1.
+    # Mean 0.4375, population std 0.5375: +1 and -1.
+    script = helpers.Script(repair=[[RIGHT, SHAM]])
+    built = build([helpers.group(FAILED, OTHER_RIGHT)], script, iop__repair_weight=0.25)
+    rows = rows_of(built, REPAIR_STREAM)
+    assert [row.weight for row in rows] == [0.25, 0.25]
+    np.testing.assert_allclose([row.advantages[0] for row in rows], [1.0, -1.0], atol=1e-6)
+    assert all(row.gate.all() for row in rows)
+    assert rows_of(build([helpers.group(FAILED, RIGHT)], script, iop__repair_weight=0.0), 1) == []
+
+
+def test_sft_objective_trains_the_accepted_repair_alone():
+    script = helpers.Script(repair=[[SHAM, RIGHT]])
+    built = build([helpers.group(FAILED, OTHER_RIGHT)], script, iop__repair_objective="sft")
+    (row,) = rows_of(built, REPAIR_STREAM)
+    assert row.completion == helpers.completion(RIGHT).tokens
+    assert row.advantages[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "failed", "repaired"),
+    # One of four is right: p = 1/4, sqrt(p (1 - p)) = 0.4330.
+    [
+        ("pair", -1.0, 1.0),
+        ("original", -0.25 / 0.4330127, 0.75 / 0.4330127),
+        ("centred", -0.25, 0.75),
+    ],
+)
+def test_advantage_groups(kind, failed, repaired):
+    script = helpers.Script(repair=[[RIGHT, RIGHT]])
+    built = build([helpers.group(FAILED, FAILED, FAILED, OTHER_RIGHT)], script, iop__adv_group=kind)
+    rows = rows_of(built, POLICY_STREAM)
+    np.testing.assert_allclose(
+        [rows[0].advantages[0], rows[1].advantages[0]], [failed, repaired], rtol=1e-6
+    )
+
+
+def test_groups_without_anchor_are_dropped_and_counted():
+    script = helpers.Script(repair=[[RIGHT, RIGHT]])
+    built = build([helpers.group(FAILED, SHAM.replace("= 8", "= 7"))], script)
+    assert built.rows == [] and script.sampled == []
+    assert built.metrics["process/no_anchor_frac"] == 1.0
+    assert "process/repair_success" not in built.metrics
+
+
+def test_reference_solution_can_be_the_anchor():
+    problem = dataclasses.replace(helpers.PROBLEM, reference=OTHER_RIGHT)
+    group = helpers.group(FAILED, FAILED, problem=problem)
+    script = helpers.Script(repair=[[RIGHT, RIGHT]])
+    assert not iop.Iop(settings()).gives_signal(group)
+    built = build([group], script, iop__reference_anchor=True)
+    assert len(rows_of(built, POLICY_STREAM)) == 4
+
+
+def test_unrepaired_failures_can_be_plain_negatives():
+    script = helpers.Script(repair=[[SHAM, SHAM]])
+    built = build([helpers.group(FAILED, OTHER_RIGHT)], script, iop__unrepaired="outcome")
+    (row,) = rows_of(built, POLICY_STREAM)
+    assert row.gate.all() and set(row.advantages) == {-1.0}
+
+
+def test_full_mask_ablation_gates_every_token():
+    script = helpers.Script(repair=[[RIGHT, SHAM]])
+    rows = rows_of(
+        build([helpers.group(FAILED, OTHER_RIGHT)], script, iop__gate="all"), POLICY_STREAM
+    )
+    assert all(row.gate.all() and row.clip_scale == 1.0 for row in rows)
+
+
+@pytest.mark.parametrize(("graft", "gated"), [("splice", [5, 7, 10]), ("continue", [5])])
+def test_truncation_keeps_the_edits_that_suffice(graft, gated):
+    # K = 1: splicing the first edit alone leaves "= 0" behind; so does the second round (2K = 2), so all three stay.
+    # Continuing from the first edit, the policy of the script reaches the answer.
+    script = helpers.Script(repair=[[RIGHT, RIGHT]], graft=[[RIGHT]])
+    built = build([helpers.group(FAILED, OTHER_RIGHT)], script, iop__num_edits=1, iop__graft=graft)
+    assert np.flatnonzero(rows_of(built, POLICY_STREAM)[0].gate).tolist() == gated
+
+
+def test_insertions_alone_leave_the_failed_side_out():
+    failed = "1 5 2 ; 1 7 ; = 7"
+    script = helpers.Script(repair=[[RIGHT, RIGHT]])
+    built = build([helpers.group(failed, OTHER_RIGHT)], script)
+    # Edits: insert "8 ;" and substitute 7 -> 8: the failed side has one gated token, the repaired side three.
+    failed_row, repaired_row = rows_of(built, POLICY_STREAM)
+    assert failed_row.gate.sum() == 1 and repaired_row.gate.sum() == 3
+
+
+def test_gate_hit_rate_compares_first_edit_with_the_oracle():
+    script = helpers.Script(repair=[[RIGHT, RIGHT]])
+    built = build([helpers.group(FAILED, OTHER_RIGHT)], script)
+    assert built.metrics["process/gate_hit_rate"] == 1.0
+    (record,) = built.records
+    assert record["oracle_first_error"] == record["gate_first_step"] == 1
+    assert record["failed"]["gate"] == [0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 0]
+
+
+def test_repair_rows_are_capped_by_whole_groups():
+    script = helpers.Script(repair=[[RIGHT, SHAM]])
+    groups = [helpers.group(FAILED, FAILED, FAILED, OTHER_RIGHT)]
+    built = build(groups, script, iop__repair_rows=5)
+    assert len(rows_of(built, REPAIR_STREAM)) == 4

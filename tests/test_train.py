@@ -1,0 +1,242 @@
+"""The loop: it learns, resumes bitwise, survives kill -9 and SIGTERM, stops on NaN, compiles once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl_reason import config as config_lib
+from jaxrl_reason import evaluate, metrics, parts, sft, train
+from jaxrl_reason.methods import outcome
+
+SMALL = {
+    "task.length": 3,
+    "task.modulus": 5,
+    "rollout.num_prompts": 8,
+    "rollout.group_size": 4,
+    "optim.microbatch_rows": 16,
+    "eval.num_problems": 32,
+    "eval.every": 0,
+    "train.num_updates": 4,
+    "train.checkpoint_every": 2,
+    "train.log_rollouts_every": 1,
+    "train.tensorboard": False,
+    "iop.repair_rows": 16,
+    "sft.batch_rows": 64,
+}
+
+
+def small(method: str, folder: pathlib.Path, **changes):
+    config = config_lib.recipe(method)
+    values = (
+        SMALL | {"run_dir": str(folder)} | {k.replace("__", "."): v for k, v in changes.items()}
+    )
+    return config_lib.override(config, [f"{k}={v}" for k, v in values.items()])
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> pathlib.Path:
+    """Policy that solves part of the small problems."""
+    folder = tmp_path_factory.mktemp("start")
+    config = small("iop", folder / "sft", sft__policy_updates=160, sft__repair_updates=40)
+    return sft.sft(config, writers=[])
+
+
+def comparable(folder: pathlib.Path) -> list[dict]:
+    """Metrics without those that measure time."""
+    lines = metrics.read_metrics(folder / "metrics.jsonl")
+    timed = ("time/", "perf/seconds", "perf/tokens_per_s", "perf/compiles")
+    return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in lines]
+
+
+def assert_same_state(a, b) -> None:
+    for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+        np.testing.assert_array_equal(x, y)
+    for x, y in zip(jax.tree.leaves(a.opt_state), jax.tree.leaves(b.opt_state), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def jsonl(folder: pathlib.Path) -> list:
+    return [metrics.JsonlWriter(folder / "metrics.jsonl")]
+
+
+@pytest.mark.parametrize("method", ["iop", "dapo"])
+def test_stopped_and_resumed_equals_uninterrupted_bitwise(method, start, tmp_path):
+    source = {"model__source": start}
+    whole, state = train.train(small(method, tmp_path / "whole", **source), writers=None)
+    part = small(method, tmp_path / "part", train__num_updates=2, **source)
+    folder, _ = train.train(part)
+    again = small(method, tmp_path / "part", **source)
+    folder, resumed = train.train(again, resume=True)
+    assert_same_state(state, resumed)
+    ours, theirs = comparable(whole), comparable(folder)
+    # The part's own last update was evaluated; that line says more, and nothing else.
+    assert [line["update"] for line in ours] == [line["update"] for line in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert {k: other[k] for k in mine} == mine
+
+
+def test_kill_minus_nine_and_resume_equals_uninterrupted_bitwise(start, tmp_path):
+    config = tmp_path / "mine.py"
+    config.write_text(
+        "from jaxrl_reason import config\n\ndef get_config():\n    return config.recipe('iop')\n"
+    )
+    values = SMALL | {"model.source": start, "train.num_updates": 6}
+    flags = [f"--config.{k}={v}" for k, v in values.items()]
+
+    def run(name: str, *extra: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "jaxrl_reason", "train", f"--config={config}"]
+        command += [*flags, f"--config.run_dir={tmp_path / name}", *extra]
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, env=os.environ | {"XLA_FLAGS": ""}
+        )
+
+    assert run("whole").wait() == 0
+    killed = run("killed")
+    lines = tmp_path / "killed" / "metrics.jsonl"
+    while not (lines.exists() and len(lines.read_text().splitlines()) >= 4):
+        assert killed.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert run("killed", "--resume").wait() == 0
+    assert comparable(tmp_path / "whole") == comparable(tmp_path / "killed")
+    files = [tmp_path / name / "policy" / "params.safetensors" for name in ("whole", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+class Interrupting(outcome.Outcome):
+    """GSPO that gets SIGTERM while it builds its second batch."""
+
+    calls = 0
+
+    def build(self, groups, stages, rng):
+        Interrupting.calls += 1
+        if Interrupting.calls == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().build(groups, stages, rng)
+
+
+def test_sigterm_saves_the_update_in_progress_and_returns(start, tmp_path):
+    config = small("gspo", tmp_path / "run", model__source=start, train__checkpoint_every=100)
+    Interrupting.calls = 0
+    folder, state = train.train(config, method=Interrupting(config, completion_tokens=8))
+    assert int(state.num_updates) == 2
+    assert (folder / "checkpoints" / "2").is_dir()
+
+
+class Poisoned(outcome.Outcome):
+    """GSPO whose advantages are not numbers."""
+
+    def build(self, groups, stages, rng):
+        built = super().build(groups, stages, rng)
+        rows = [dataclasses.replace(r, advantages=r.advantages * np.nan) for r in built.rows]
+        return dataclasses.replace(built, rows=rows)
+
+
+def test_nan_stops_with_update_and_last_good_checkpoint(start, tmp_path):
+    config = small("gspo", tmp_path / "run", model__source=start)
+    with pytest.raises(FloatingPointError, match=r"update 1: not finite.*checkpoints/0"):
+        train.train(config, method=Poisoned(config, completion_tokens=8))
+    report = json.loads((tmp_path / "run" / "nonfinite_update_1.json").read_text())
+    assert report["policy/nonfinite"] == "1.0"
+
+
+def test_a_run_folder_is_not_overwritten_nor_resumed_with_other_settings(start, tmp_path):
+    config = small("gspo", tmp_path / "run", model__source=start, train__num_updates=1)
+    train.train(config)
+    with pytest.raises(FileExistsError, match="--resume"):
+        train.train(config)
+    other = small("gspo", tmp_path / "run", model__source=start, loss__clip_low=1e-3)
+    with pytest.raises(ValueError, match=r"loss.clip_low: saved 0.0003, now 0.001"):
+        train.train(other, resume=True)
+    with pytest.raises(FileNotFoundError, match="without --resume"):
+        train.train(small("gspo", tmp_path / "none"), resume=True)
+
+
+def test_updates_compile_once_and_sampler_agrees_with_trainer(start, tmp_path):
+    config = small("gspo", tmp_path / "run", model__source=start)
+    run = parts.make_run(config)
+    update = parts.make_update(run, parts.make_optimizer(run))
+    folder, _ = train.train(config, update_fn=update)
+    assert update.num_traces == 1
+    lines = metrics.read_metrics(folder / "metrics.jsonl")
+    # Update 0 is the evaluation before training; from the first to the last but one nothing compiles anew.
+    assert lines[2]["perf/compiles"] == lines[3]["perf/compiles"]
+    for line in lines[1:]:
+        assert line["mismatch/kl"] < 1e-8
+        assert line["mismatch/prob_error"] < 1 + 1e-5
+        # On policy: ratio 1, nothing clipped, no divergence.
+        assert line["policy/ratio_mean"] == pytest.approx(1, abs=1e-5)
+        assert line["policy/kl"] < 1e-8
+        assert line["policy/clip_frac_low"] == line["policy/clip_frac_high"] == 0
+
+
+def test_two_updates_draw_different_samples(start, tmp_path):
+    config = small("gspo", tmp_path / "run", model__source=start)
+    run = parts.make_run(config)
+    prompts = [run.task.policy_prompt(p) for p in run.task.batch(0, 0, 8)]
+    tokens = [run.policy.tokenizer.encode(text) for text in prompts]
+    root = jax.random.key(config.seed)
+
+    def draw(update: int) -> list:
+        key = jax.random.fold_in(root, update)
+        groups = run.engine.sample(run.policy.params, key, tokens, stage="policy-0", num_samples=4)
+        return [c.tokens for group in groups for c in group]
+
+    assert draw(0) == draw(0)
+    assert draw(0) != draw(1)
+
+
+@pytest.mark.parametrize("method", ["iop", "gspo"])
+def test_reward_rises_past_a_threshold_and_stays_after_resume(method, start, tmp_path):
+    changes = {"model__source": start, "optim__learning_rate": 1e-3, "rollout__num_prompts": 16}
+    first = small(method, tmp_path / "run", train__num_updates=20, **changes)
+    folder, _ = train.train(first)
+    lines = metrics.read_metrics(folder / "metrics.jsonl")
+    before, after = lines[0]["eval/arithmetic/avg@1"], lines[-1]["eval/arithmetic/avg@1"]
+    assert before < 0.75 < after
+    folder, _ = train.train(
+        small(method, tmp_path / "run", train__num_updates=24, **changes), resume=True
+    )
+    lines = metrics.read_metrics(folder / "metrics.jsonl")
+    assert [line["update"] for line in lines] == list(range(25))
+    assert np.mean([line["reward/mean"] for line in lines[-3:]]) > 0.75
+    assert max(line["mismatch/kl"] for line in lines[-3:]) < 0.01
+
+
+def test_generated_tokens_count_policy_repairs_and_audits(start, tmp_path):
+    config = small("iop", tmp_path / "run", model__source=start, train__num_updates=1)
+    run = parts.make_run(config)
+    folder, _ = train.train(config)
+    line = metrics.read_metrics(folder / "metrics.jsonl")[-1]
+    policy_tokens = line["response_length/mean"] * 32
+    assert line["perf/generated_tokens"] > policy_tokens
+    assert run.engine.shapes.completion == 8
+
+
+def test_token_budget_ends_the_run(start, tmp_path):
+    config = small("gspo", tmp_path / "run", model__source=start, train__max_generated_tokens=300)
+    folder, _ = train.train(config)
+    lines = metrics.read_metrics(folder / "metrics.jsonl")
+    # 32 completions of at most 8 tokens: two updates reach 300.
+    assert lines[-1]["update"] == 2
+    assert "eval/arithmetic/greedy" in lines[-1]
+
+
+def test_pass_at_k_by_hand():
+    # n = 4, c = 2, k = 2: 1 - C(2, 2) / C(4, 2) = 1 - 1/6.
+    assert evaluate.pass_at_k(4, 2, 2) == pytest.approx(5 / 6)
+    assert evaluate.pass_at_k(4, 0, 4) == 0.0
+    with pytest.raises(ValueError, match="must be in"):
+        evaluate.pass_at_k(2, 1, 3)
