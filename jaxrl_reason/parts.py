@@ -87,10 +87,11 @@ def make_run(
     task: Any = None,
     policy: policies.Policy | None = None,
     method: base.Method | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Run:
     """All parts of a run; each default comes from the config."""
     task = task or tasks.make_task(config.task)
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = mesh or sharding.make_mesh(config.mesh)
     if policy is None:
         policy = policies.load_policy(
             config.model.source,

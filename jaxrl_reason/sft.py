@@ -39,6 +39,7 @@ def sft(
     task: Any = None,
     policy: Any = None,
     writers: Sequence[metrics.MetricWriter] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> pathlib.Path:
     """Fine-tune on completions: minimise -mean log pi(completion | prompt); returns the policy's folder.
 
@@ -47,6 +48,7 @@ def sft(
       task: default `config.task`; without `sft.path` it must demonstrate, corrupt and repair.
       policy: where to start; default `config.model.source`.
       writers: where metrics go; default console and metrics.jsonl.
+      mesh: devices; default all of them, as `config.mesh` says.
     Returns:
       The folder with the policy: run_dir/policy.
     Raises:
@@ -57,7 +59,7 @@ def sft(
     folder = pathlib.Path(config.run_dir)
     if (folder / "policy").exists():
         raise FileExistsError(f"{folder}/policy exists; choose another --config.run_dir")
-    run = parts.make_run(config, task=task, policy=policy)
+    run = parts.make_run(config, task=task, policy=policy, mesh=mesh)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(config_lib.to_json(config))
     total = config.sft.policy_updates + (0 if config.sft.path else config.sft.repair_updates)
@@ -198,24 +200,26 @@ def _own_failure_batches(
     """The policy's own samples as policy rows, and its failures, repaired by the task, as repair rows."""
     config = run.config
     modes = _modes(config.sft.repair_fraction)
-    pools: dict[str, list[Row]] = {}
+    # Policy rows come from the policy as it was when this phase began: samples of a policy that already slips would
+    # teach it to slip further.
+    policy_rows, repair_rows = _sample_own(run, trainer.state.params, 0, rng)
     for update in range(config.sft.repair_updates):
-        if update % config.sft.failures_every == 0:
-            pools = _sample_pools(run, trainer.state.params, update, rng)
+        if update and update % config.sft.failures_every == 0:
+            _, repair_rows = _sample_own(run, trainer.state.params, update, rng)
         mode = next(modes)
-        pool = pools[mode] or pools["policy"]
-        mode = mode if pools[mode] else "policy"
+        pool = repair_rows if mode == "repair" and repair_rows else policy_rows
         chosen = rng.integers(len(pool), size=config.sft.batch_rows)
-        yield mode, [pool[i] for i in chosen]
+        yield ("policy" if pool is policy_rows else mode), [pool[i] for i in chosen]
 
 
-def _sample_pools(
+def _sample_own(
     run: parts.Run, params: Any, update: int, rng: np.random.Generator
-) -> dict[str, list[Row]]:
+) -> tuple[list[Row], list[Row]]:
+    """The policy's own samples as policy rows, and its failures with the task's repairs as repair rows."""
     task, config, engine = run.task, run.config, run.engine
     tokenizer, encode = run.policy.tokenizer, _encoder(run)
     size = config.rollout.group_size
-    problems = task.batch(config.seed, 2 * _SFT_PROBLEMS + update, 4 * config.rollout.num_prompts)
+    problems = task.batch(config.seed, 2 * _SFT_PROBLEMS + update, 8 * config.rollout.num_prompts)
     prompts = [tokenizers.encode_prompt(tokenizer, task.policy_prompt(p)) for p in problems]
     key = jax.random.fold_in(jax.random.key(config.seed), update)
     groups = engine.sample(params, key, prompts, stage="cold start", num_samples=size)
@@ -229,7 +233,7 @@ def _sample_pools(
             if verdict.reward < 0.5:
                 row = _repair_row(task, encode, problem, completion, anchors, rng)
                 repair_rows.append(row)
-    return {"policy": policy_rows, "repair": repair_rows}
+    return policy_rows, repair_rows
 
 
 def _repair_row(

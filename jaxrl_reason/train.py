@@ -9,6 +9,7 @@ Every stage can be replaced: `train(config, method=mine)` in a notebook is a for
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import signal
@@ -35,6 +36,7 @@ def train(
     verify: VerifyFn | None = None,
     update_fn: Callable | None = None,
     writers: Sequence[metrics.MetricWriter] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
     resume: bool = False,
 ) -> tuple[pathlib.Path, TrainState]:
     """Train a policy; returns the run folder and the final state.
@@ -47,6 +49,7 @@ def train(
       verify: (problems, texts) -> verdicts; default `task.verify`.
       update_fn: (state, batch) -> (state, metrics); default `algos.update`.
       writers: where metrics go; default console, metrics.jsonl and event files.
+      mesh: devices; default all of them, as `config.mesh` says.
       resume: go on from the run folder's latest checkpoint, bitwise as if never stopped.
     Returns:
       (run folder, final TrainState).
@@ -55,7 +58,7 @@ def train(
       FloatingPointError: the loss or a gradient is not finite; names update, tensors and last checkpoint.
     """
     config_lib.validate(config)
-    run = parts.make_run(config, task=task, policy=policy, method=method)
+    run = parts.make_run(config, task=task, policy=policy, method=method, mesh=mesh)
     verify = verify or run.task.verify
     optimizer = parts.make_optimizer(run)
     update_fn = update_fn or parts.make_update(run, optimizer)
@@ -72,64 +75,67 @@ def train(
     stop = _stop_on_sigterm()
     compiles = timing.CompileCounter()
 
-    if progress.update == 0:
-        writers.phase("evaluating")
-        writers.write(0, evaluate.in_loop(run, state.params))
-        store.save(0, state, progress.to_dict())
+    with contextlib.ExitStack() as closing:
+        for part in (compiles, writers, store):
+            closing.callback(part.close)
 
-    while not _finished(config, progress) and not stop.is_set():
-        clock = timing.Clock()
-        update, spent = progress.update, run.engine.generated_tokens
-        key = jax.random.fold_in(state.key, update)
-        rng = np.random.default_rng([config.seed, update])
-        stages = parts.bind_stages(run, state.params, key, verify, clock)
-
-        # HOST, DEVICE, HOST: problems, completions, verdicts; refilled while groups give no signal.
-        writers.phase("sampling")
-        groups, sampled = collect(run, stages, update)
-        sampled |= mismatch_metrics(groups, stages)
-
-        # The method decides which rows are trained, on which tokens, with what advantage and weight.
-        writers.phase("repairing" if config.method.name == "iop" else "building")
-        built = run.method.build(groups, stages, rng)
-
-        # DEVICE: optimizer updates, compiled once.
-        writers.phase("updating")
-        with clock.time("update"):
-            trained = 0
-            results: dict[str, float] = {}
-            for rows in minibatches(built.rows, config.optim.minibatches, rng):
-                batch = parts.to_batch(run, rows, stages)
-                state, results = update_fn(state, parts.place_batch(run, batch))
-                results = {name: float(value) for name, value in results.items()}
-                trained += sum(int(row.gate.sum()) for row in rows)
-                if results.get("policy/nonfinite"):
-                    _stop_nonfinite(run, update + 1, results, store.latest_step())
-        progress.advance(
-            generated=run.engine.generated_tokens - spent, trained=trained, seconds=clock.total()
-        )
-
-        line = sampled | built.metrics | results | clock.metrics() | progress.metrics()
-        line["perf/compiles"] = float(compiles.count)
-        if (
-            config.eval.every
-            and progress.update % config.eval.every == 0
-            or _finished(config, progress)
-        ):
+        if progress.update == 0:
             writers.phase("evaluating")
-            line |= evaluate.in_loop(run, state.params)
-        writers.write(progress.update, line)
-        if progress.update % config.train.log_rollouts_every == 0 or progress.update == 1:
-            _write_records(run, progress.update, built.records)
-        saving = progress.update % config.train.checkpoint_every == 0
-        if saving or _finished(config, progress) or stop.is_set():
-            writers.phase("saving")
-            store.save(progress.update, state, progress.to_dict())
+            writers.write(0, evaluate.in_loop(run, state.params))
+            store.save(0, state, progress.to_dict())
 
-    parts.save_policy(run, state.params)
-    store.close()
-    writers.close()
-    compiles.close()
+        while not _finished(config, progress) and not stop.is_set():
+            clock = timing.Clock()
+            update, spent = progress.update, run.engine.generated_tokens
+            key = jax.random.fold_in(state.key, update)
+            rng = np.random.default_rng([config.seed, update])
+            stages = parts.bind_stages(run, state.params, key, verify, clock)
+
+            # HOST, DEVICE, HOST: problems, completions, verdicts; refilled while groups give no signal.
+            writers.phase("sampling")
+            groups, sampled = collect(run, stages, update)
+            sampled |= mismatch_metrics(groups, stages)
+
+            # The method decides which rows are trained, on which tokens, with what advantage and weight.
+            writers.phase("repairing" if config.method.name == "iop" else "building")
+            built = run.method.build(groups, stages, rng)
+
+            # DEVICE: optimizer updates, compiled once.
+            writers.phase("updating")
+            with clock.time("update"):
+                trained = 0
+                results: dict[str, float] = {}
+                for rows in minibatches(built.rows, config.optim.minibatches, rng):
+                    batch = parts.to_batch(run, rows, stages)
+                    state, results = update_fn(state, parts.place_batch(run, batch))
+                    results = {name: float(value) for name, value in results.items()}
+                    trained += sum(int(row.gate.sum()) for row in rows)
+                    if results.get("policy/nonfinite"):
+                        _stop_nonfinite(run, update + 1, results, store.latest_step())
+            progress.advance(
+                generated=run.engine.generated_tokens - spent,
+                trained=trained,
+                seconds=clock.total(),
+            )
+
+            line = sampled | built.metrics | results | clock.metrics() | progress.metrics()
+            line["perf/compiles"] = float(compiles.count)
+            if (
+                config.eval.every
+                and progress.update % config.eval.every == 0
+                or _finished(config, progress)
+            ):
+                writers.phase("evaluating")
+                line |= evaluate.in_loop(run, state.params)
+            writers.write(progress.update, line)
+            if progress.update % config.train.log_rollouts_every == 0 or progress.update == 1:
+                _write_records(run, progress.update, built.records)
+            saving = progress.update % config.train.checkpoint_every == 0
+            if saving or _finished(config, progress) or stop.is_set():
+                writers.phase("saving")
+                store.save(progress.update, state, progress.to_dict())
+
+        parts.save_policy(run, state.params)
     return run.folder, state
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 # Processes that tests start run this checkout, from whatever folder.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -19,6 +22,17 @@ import pytest
 NUM_DEVICES = 8
 
 jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
+
+# Tests build the same small programs again and again; so do the programs that they start.
+_CACHE = tempfile.mkdtemp(prefix="jaxrl_reason_cache_")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+for _name, _value in (
+    ("jax_compilation_cache_dir", _CACHE),
+    ("jax_persistent_cache_min_compile_time_secs", 0),
+    ("jax_persistent_cache_min_entry_size_bytes", -1),
+):
+    os.environ[_name.upper()] = str(_value)
+    jax.config.update(_name, _value)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -24,10 +24,20 @@ from jaxrl_reason.types import Params
 
 ModelConfig = layers.ModelConfig
 
+_MOST_UNROLLED = 4  # layers
+
 PRESETS: Mapping[str, ModelConfig] = {
-    # About 0.2M parameters: trains on a laptop CPU.
+    # About 0.2M parameters: trains on a laptop CPU. Its 8 rotary wavelengths span 6 to 350 tokens, the lengths it sees:
+    # of those of a language model, most would never turn, and copying from a fixed distance would be hard to learn.
     "tiny": ModelConfig(
-        vocab_size=128, num_layers=3, d_model=64, num_heads=4, num_kv_heads=2, head_dim=16, d_ff=256
+        vocab_size=128,
+        num_layers=3,
+        d_model=64,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=16,
+        d_ff=256,
+        rope_theta=100.0,
     ),
     # About 4.2M parameters.
     "small": ModelConfig(
@@ -138,7 +148,10 @@ class Transformer(nn.Module):
         return layers.RMSNorm(c, "embed", name="final_norm")(x_BtD), cache
 
     def _scan_layers(self, x_BtD: Array, shared: dict[str, Array]) -> Array:
-        """One compiled layer for all: compile time does not grow with depth."""
+        """One compiled layer for all, so that compile time does not grow with depth; a few are unrolled.
+
+        A scan stacks what the backward pass needs: on a CPU, with 3 layers, that takes a quarter of the time.
+        """
         body = nn.remat(layers.Layer, prevent_cse=False) if self.config.remat else layers.Layer
         scanned = nn.scan(
             body,
@@ -146,6 +159,7 @@ class Transformer(nn.Module):
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
             length=self.config.num_layers,
+            unroll=self.config.num_layers if self.config.num_layers <= _MOST_UNROLLED else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         return scanned(self.config, self.mesh, name="layers")(x_BtD, None, shared)[0]

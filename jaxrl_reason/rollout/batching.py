@@ -327,7 +327,7 @@ def pack_rows(
             out[i, prompt_length : prompt_length + len(value)] = value
         return out
 
-    def column(values: Sequence[float | int], dtype, fill: float) -> np.ndarray:
+    def column(values: Sequence[float | int], dtype, fill: float | int) -> np.ndarray:
         out = np.full(num_rows, fill, dtype)
         out[: len(rows)] = values
         return out

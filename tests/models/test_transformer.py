@@ -201,6 +201,15 @@ def test_layers_apart_are_the_same_layers(params):
     np.testing.assert_array_equal(one, two)
 
 
+def test_a_scan_is_the_same_as_layers_unrolled(params, monkeypatch):
+    tokens = draw(2, 4)
+    unrolled = forward(params, tokens, tokens >= 0)
+    monkeypatch.setattr(transformer, "_MOST_UNROLLED", 0)
+    config = dataclasses.replace(CONFIG, rms_eps=1.0001e-6)  # compiled anew
+    assert config != CONFIG
+    np.testing.assert_allclose(forward(params, tokens, tokens >= 0, config), unrolled, atol=1e-5)
+
+
 def test_remat_does_not_change_the_gradient(params):
     tokens = jnp.asarray(draw(2, 5))
 
