@@ -10,6 +10,7 @@ from jaxrl_reason import config
 
 def get_config():
     c = config.recipe("gspo")
+    c.task.modulus = 20
     c.run_dir = "runs/gspo_arithmetic"
     c.model.source = "runs/sft_arithmetic/policy"
     return c

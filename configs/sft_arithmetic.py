@@ -10,5 +10,6 @@ from jaxrl_reason import config
 
 def get_config():
     c = config.base()
+    c.task.modulus = 20
     c.run_dir = "runs/sft_arithmetic"
     return c

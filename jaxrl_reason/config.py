@@ -140,6 +140,7 @@ def _iop() -> ml_collections.ConfigDict:
     c.gate = "edits"  # edits | all: all trains every token of the pair (ablation)
     c.repair_weight = 0.5  # lambda_rep >= 0; 0: no repair-mode objective, no rows for it
     c.repair_objective = "rl"  # K: rl (group-normalised scores) | sft (best accepted repair only)
+    c.repair_advantage = "centred"  # K: zscore | centred, over the repairs of one failure
     c.repair_rows = 256  # most repair-mode rows trained per update, >= 1
     c.clip_scale = (
         "sqrt"  # none | sqrt: widen the clip by sqrt(length / gated tokens), at most 5 times
@@ -211,11 +212,12 @@ def _sft() -> ml_collections.ConfigDict:
     c.policy_updates = (
         1500  # updates of policy mode on demonstrations, with synthetic repairs, >= 0
     )
-    c.repair_updates = 750  # updates on the policy's own failures, repaired by the task, >= 0
+    c.repair_updates = 1000  # updates on the policy's own failures, repaired by the task, >= 0
     c.batch_rows = 128  # rows per update, >= 2
     c.learning_rate = 2e-3  # > 0, peak; cosine to a tenth
-    c.repair_learning_rate = 5e-4  # > 0, of the second phase
-    c.repair_fraction = 0.5  # rows in repair mode, in [0, 1]
+    c.repair_learning_rate = 1e-3  # > 0, of the second phase
+    c.repair_start = 0.4  # share of policy_updates before repair mode joins, in [0, 1]
+    c.repair_fraction = 0.5  # updates in repair mode from then on, in [0, 1]
     c.failures_every = 50  # updates between fresh samples of the policy's own failures, >= 1
     return c
 

@@ -49,6 +49,7 @@ CHOICES = {
     "iop.graft": ("splice", "continue"),
     "iop.gate": ("edits", "all"),
     "iop.repair_objective": ("rl", "sft"),
+    "iop.repair_advantage": ("zscore", "centred"),
     "iop.clip_scale": ("none", "sqrt"),
     "loss.ratio": ("token", "sequence"),
     "loss.aggregation": ("seq_mean_token_mean", "token_mean", "seq_sum_over_const"),
@@ -116,6 +117,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "sft.batch_rows": (2, None),
     "sft.learning_rate": (TINY, None),
     "sft.repair_learning_rate": (TINY, None),
+    "sft.repair_start": (0, 1),
     "sft.repair_fraction": (0, 1),
     "sft.failures_every": (1, None),
 }

@@ -77,7 +77,7 @@ def shapes_of(config: ml_collections.ConfigDict, task: Any) -> batching.Shapes:
     prompt = config.rollout.prompt_length or task.prompt_tokens
     completion = config.rollout.max_new_tokens or task.completion_tokens
     # Failed and anchor completions stand in a repair prompt; both follow the run's completion budget.
-    repair = task.repair_prompt_tokens + 2 * (completion - task.completion_tokens)
+    repair = task.repair_prompt_tokens + 2 * max(completion - task.completion_tokens, 0)
     return batching.Shapes(prompt, completion, repair, config.rollout.chunk_rows)
 
 

@@ -174,8 +174,10 @@ def _synthetic_batches(run: parts.Run, rng: np.random.Generator) -> Iterator[tup
     task, config = run.task, run.config
     encode = _encoder(run)
     modes = _modes(config.sft.repair_fraction)
+    first_repair = round(config.sft.repair_start * config.sft.policy_updates)
     for update in range(config.sft.policy_updates):
-        mode = next(modes)
+        # Repair mode needs a policy that can already derive.
+        mode = next(modes) if update >= first_repair else "policy"
         problems = task.batch(config.seed, _SFT_PROBLEMS + update, config.sft.batch_rows)
         rows = []
         for problem in problems:

@@ -202,19 +202,25 @@ def test_two_updates_draw_different_samples(start, tmp_path):
 
 
 def test_reward_rises_past_a_threshold_and_stays_after_resume(start, tmp_path):
-    method = "iop"
-    changes = {"model__source": start, "optim__learning_rate": 1e-3, "rollout__num_prompts": 16}
-    first = small(method, tmp_path / "run", train__num_updates=20, **changes)
+    method = "gspo"
+    changes = {
+        "model__source": start,
+        "optim__learning_rate": 5e-4,
+        "rollout__num_prompts": 32,
+        "rollout__group_size": 8,
+        "eval__num_problems": 256,
+    }
+    first = small(method, tmp_path / "run", train__num_updates=40, **changes)
     folder, _ = train.train(first, mesh=one_device())
     lines = metrics.read_metrics(folder / "metrics.jsonl")
     before, after = lines[0]["eval/arithmetic/avg@1"], lines[-1]["eval/arithmetic/avg@1"]
-    assert before < 0.75 < after
+    assert before < 0.7 < after
     folder, _ = train.train(
-        small(method, tmp_path / "run", train__num_updates=24, **changes), resume=True
+        small(method, tmp_path / "run", train__num_updates=44, **changes), resume=True
     )
     lines = metrics.read_metrics(folder / "metrics.jsonl")
-    assert [line["update"] for line in lines] == list(range(25))
-    assert np.mean([line["reward/mean"] for line in lines[-3:]]) > 0.75
+    assert [line["update"] for line in lines] == list(range(45))
+    assert np.mean([line["reward/mean"] for line in lines[-3:]]) > 0.7
     assert max(line["mismatch/kl"] for line in lines[-3:]) < 0.01
 
 

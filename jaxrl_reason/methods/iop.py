@@ -281,7 +281,11 @@ class Iop:
                     continue
                 if len(chosen) + len(own) > self.iop.repair_rows:
                     break
-                normalised = (scores - scores.mean()) / scores.std()
+                # Two wrong repairs differ by their edit cost alone. Divided by its tiny spread, that difference
+                # would count as much as right against wrong, and teach to copy the failed text.
+                normalised = scores - scores.mean()
+                if self.iop.repair_advantage == "zscore":
+                    normalised = normalised / scores.std()
                 chosen += list(zip(own, normalised, strict=True))
         prompts = [failures[candidates[k].failure].repair_prompt for k, _ in chosen]
         completions = [candidates[k].repaired for k, _ in chosen]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jaxrl_reason import config
+from jaxrl_reason import config, config_rules
 from jaxrl_reason.credit import audit
 from jaxrl_reason.tasks import arithmetic
 from jaxrl_reason.types import AuditResult, Problem
@@ -301,7 +301,7 @@ def test_make_audit_builds_the_one_that_the_config_names():
     assert run(make("continuation", policy=policy), SHAM).reason == "continuation: 0 of 2 right"
     assert run(make("judge"), SHAM).reason.startswith("judge error: unreachable")
     # Every choice of the config can be built.
-    for name in config.CHOICES["iop.audit"]:
+    for name in config_rules.CHOICES["iop.audit"]:
         assert run(make(name), ANCHOR).reason == "anchor copy"
 
 

@@ -81,14 +81,22 @@ def test_dishonest_repairs_are_rejected_by_replay_and_taken_without_audit():
     assert built.metrics["process/honest_frac"] == 0.0
 
 
-def test_repair_mode_rows_are_group_normalised_and_weighted():
+@pytest.mark.parametrize(
+    ("kind", "high", "low"), [("zscore", 1.0, -1.0), ("centred", 0.5375, -0.5375)]
+)
+def test_repair_mode_rows_are_group_normalised_and_weighted(kind, high, low):
     # Scores: RIGHT is honest, 3 of 12 tokens differ: 1 - 0.1 * 0.25 = 0.975. SHAM is rejected: floor -0.1.
     # Mean 0.4375, population std 0.5375: +1 and -1.
     script = helpers.Script(repair=[[RIGHT, SHAM]])
-    built = build([helpers.group(FAILED, OTHER_RIGHT)], script, iop__repair_weight=0.25)
+    built = build(
+        [helpers.group(FAILED, OTHER_RIGHT)],
+        script,
+        iop__repair_weight=0.25,
+        iop__repair_advantage=kind,
+    )
     rows = rows_of(built, REPAIR_STREAM)
     assert [row.weight for row in rows] == [0.25, 0.25]
-    np.testing.assert_allclose([row.advantages[0] for row in rows], [1.0, -1.0], atol=1e-6)
+    np.testing.assert_allclose([row.advantages[0] for row in rows], [high, low], atol=1e-6)
     assert all(row.gate.all() for row in rows)
     assert rows_of(build([helpers.group(FAILED, RIGHT)], script, iop__repair_weight=0.0), 1) == []
 

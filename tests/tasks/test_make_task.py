@@ -6,7 +6,7 @@ Host side. Reads: files it wrote. Writes: a temporary folder.
 import ml_collections
 import pytest
 
-from jaxrl_reason import config, tasks
+from jaxrl_reason import config, config_rules, tasks
 
 
 def test_arithmetic_takes_its_settings():
@@ -26,7 +26,7 @@ def test_gsm8k_takes_its_path(tmp_path):
 
 
 def test_every_name_that_the_config_allows_is_known():
-    for name in config.CHOICES["task.name"]:
+    for name in config_rules.CHOICES["task.name"]:
         c = config.base().task
         c.name = name
         try:
