@@ -29,9 +29,6 @@ from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.rollout import batching
 from jaxrl_reason.types import Completion, Problem, Row
 
-# One batch holds rows of one mode, so that policy rows are not padded to the width of repair prompts.
-MODES = ("policy", "repair")
-
 
 def sft(
     config: ml_collections.ConfigDict,
@@ -127,6 +124,7 @@ class _Trainer:
         # The update donates its state: the parameters live on here alone.
         self.params = self.state.params
 
+    # One batch holds rows of one mode, so that policy rows are not padded to the width of repair prompts.
     def _pack(self, mode: str, rows: list[Row]):
         shapes, config = self.run_parts.engine.shapes, self.run_parts.config
         micro = config.optim.microbatch_rows

@@ -54,7 +54,7 @@ class Iop:
             [candidates[c] for c in accepted], failures, kept, stages
         )
         repaired = {candidates[c].failure for c in accepted}
-        negatives = self._unrepaired_rows(groups, failures, repaired, stages)
+        negatives = self._unrepaired_rows(failures, repaired, stages)
         repair_rows = self._repair_rows(candidates, failures, accepted, stages, rng)
         metrics = iop_records.process_metrics(
             groups,
@@ -239,7 +239,7 @@ class Iop:
         spread = np.sqrt(p * (1 - p)) if self.iop.adv_group == "original" else 1.0
         return -p / spread, (1 - p) / spread
 
-    def _unrepaired_rows(self, groups, failures, repaired: set[int], stages) -> list[Row]:
+    def _unrepaired_rows(self, failures, repaired: set[int], stages) -> list[Row]:
         """B: failures without an accepted repair are dropped, or trained whole as negatives."""
         if self.iop.unrepaired == "drop":
             return []
