@@ -32,7 +32,7 @@ from tensorboardX import event_file_writer
 from tensorboardX.proto import event_pb2, summary_pb2
 
 
-def _compact(number: float) -> str:
+def _compact(number: float | int) -> str:
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= limit:
             return f"{number / limit:.3g}{unit}"
@@ -70,6 +70,7 @@ def open_writers(
     folder: str | os.PathLike,
     *,
     num_updates: int,
+    max_generated_tokens: int = 0,
     tensorboard: bool = True,
     resumed_from: int | None = None,
     process_index: int | None = None,
@@ -79,6 +80,7 @@ def open_writers(
     Args:
       folder: run folder.
       num_updates: updates of the whole run, for the progress bar.
+      max_generated_tokens: budget that ends the run earlier, for the progress bar; 0: none.
       tensorboard: also write event files, to `folder/tensorboard`.
       resumed_from: update of the checkpoint that a resumed run starts from: later metrics are
         dropped.
@@ -94,7 +96,7 @@ def open_writers(
     if resumed_from is not None:
         for writer in stored:
             writer.truncate_after(resumed_from)
-    return [*stored, ConsoleWriter(num_updates)]
+    return [*stored, ConsoleWriter(num_updates, max_generated_tokens=max_generated_tokens)]
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -231,6 +233,7 @@ class ConsoleWriter:
 
     Args:
       num_updates: updates of the whole run, >= 0.
+      max_generated_tokens: budget that may end the run earlier; 0: none.
       columns: what is shown, see COLUMNS; a metric that an update lacks keeps its last value.
       interval_s: seconds between plain lines.
       console: where to write; default: standard output.
@@ -241,12 +244,15 @@ class ConsoleWriter:
         self,
         num_updates: int,
         *,
+        max_generated_tokens: int = 0,
         columns: tuple[tuple[str, str, Callable[[float], str]], ...] = COLUMNS,
         interval_s: float | int = 10,
         console: rich.console.Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._num_updates = num_updates
+        self._budget = max_generated_tokens
+        self._tokens = 0.0
         self._columns = columns
         self._interval_s = interval_s
         self._console = console or rich.console.Console(highlight=False)
@@ -254,7 +260,7 @@ class ConsoleWriter:
         self._phase = "starting"
         self._update = 0
         self._shown: dict[tuple[str, str], str] = {}  # (label, task) -> formatted value
-        self._started: tuple[float, int] | None = None  # time and update of the first write
+        self._started: tuple[float, float] | None = None  # time and share done at the first write
         self._printed_at = -math.inf
         self._pending = False  # something happened since the last plain line
         self._live: rich.live.Live | None = None
@@ -267,8 +273,9 @@ class ConsoleWriter:
 
     def write(self, update: int, metrics: Mapping[str, Any]) -> None:
         self._update = int(update)
+        self._tokens = metrics.get("perf/generated_tokens", self._tokens)
         if self._started is None:
-            self._started = (self._clock(), self._update)
+            self._started = (self._clock(), self._share())
         for pattern, label, text in self._columns:
             for name, value in metrics.items():
                 if match := re.fullmatch(pattern, name):
@@ -289,11 +296,9 @@ class ConsoleWriter:
     def __rich__(self) -> rich.table.Table:
         """Two rows: progress, metrics."""
         top = rich.table.Table.grid(padding=(0, 1))
-        bar = rich.progress_bar.ProgressBar(
-            total=max(self._num_updates, 1), completed=self._update, width=32
-        )
+        bar = rich.progress_bar.ProgressBar(total=1.0, completed=self._share(), width=32)
         lead = rich.text.Text("✓", style="green") if self._closed else self._spinner
-        counts = rich.text.Text(f"{self._update}/{self._num_updates}", style="bold")
+        counts = rich.text.Text(self._counts(), style="bold")
         top.add_row(
             lead,
             rich.text.Text(self._phase.ljust(10)),
@@ -319,7 +324,7 @@ class ConsoleWriter:
 
     def _print_line(self) -> None:
         cells = [
-            f"update {self._update}/{self._num_updates}",
+            f"update {self._counts()}",
             self._phase,
             *self._cells(),
             self._eta(),
@@ -338,17 +343,23 @@ class ConsoleWriter:
                 cells.append(" ".join(word for word in words if word))
         return cells
 
+    def _share(self) -> float:
+        """Of the run that is done: of its updates or of its tokens, whichever ends it first."""
+        updates = self._update / max(self._num_updates, 1)
+        return min(max(updates, self._tokens / self._budget if self._budget else 0.0), 1.0)
+
+    def _counts(self) -> str:
+        if not self._budget:
+            return f"{self._update}/{self._num_updates}"
+        return f"{self._update}, {_compact(self._tokens)}/{_compact(self._budget)} tokens"
+
     def _eta(self) -> str:
-        if (
-            self._started is None
-            or self._update <= self._started[1]
-            or self._update >= self._num_updates
-        ):
+        share = self._share()
+        if self._started is None or share <= self._started[1] or share >= 1:
             return ""
-        # Only updates of this process count: those before a resume took no time here.
+        # Only what this process did counts: updates before a resume took no time here.
         seconds, first = self._started
-        rate = (self._clock() - seconds) / (self._update - first)
-        return "ETA " + _duration(rate * (self._num_updates - self._update))
+        return "ETA " + _duration((self._clock() - seconds) / (share - first) * (1 - share))
 
 
 def _parsed_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:

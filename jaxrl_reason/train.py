@@ -68,6 +68,7 @@ def train(
         writers = metrics.open_writers(
             run.folder,
             num_updates=config.train.num_updates,
+            max_generated_tokens=config.train.max_generated_tokens,
             tensorboard=config.train.tensorboard,
             resumed_from=progress.update if resume else None,
         )

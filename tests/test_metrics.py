@@ -234,6 +234,17 @@ def test_time_left_counts_only_updates_of_this_process():
     assert out.getvalue().splitlines()[-1].endswith("ETA 20s")
 
 
+def test_a_token_budget_ends_the_bar_before_the_updates_do():
+    out, clock = io.StringIO(), Clock()
+    console = rich.console.Console(file=out, force_terminal=False, width=200)
+    writer = metrics.ConsoleWriter(1000, max_generated_tokens=400_000, console=console, clock=clock)
+    writer.write(0, {})
+    clock.now += 30.0
+    writer.write(14, {"perf/generated_tokens": 100_000.0})  # a quarter in 30 s: 90 s are left
+    line = out.getvalue().splitlines()[-1]
+    assert line.startswith("update 14, 100k/400k tokens") and line.endswith("ETA 1m 30s")
+
+
 def test_two_tasks_are_told_apart():
     writer, out = plain_console(5, Clock())
     writer.write(
