@@ -122,6 +122,7 @@ def _iop() -> ml_collections.ConfigDict:
     )
     c.audit = "continuation"  # continuation | replay | judge | none
     c.audit_continuations = 2  # k continuations of the `continuation` audit, >= 1
+    c.audit_cut = "first_edit"  # first_edit | last_step: where that audit cuts the repair
     c.anchor_copy_similarity = 0.9  # a repair this close to its anchor is a copy, in [0, 1]
     c.judge_url = ""  # base URL of an OpenAI-compatible server, for the `judge` audit
     c.judge_model = ""  # model name sent to it
@@ -213,7 +214,8 @@ def _sft() -> ml_collections.ConfigDict:
         1500  # updates of policy mode on demonstrations, with synthetic repairs, >= 0
     )
     c.repair_updates = 1000  # updates on the policy's own failures, repaired by the task, >= 0
-    c.batch_rows = 128  # rows per update, >= 2
+    c.batch_rows = 64  # rows per update, >= 2
+    c.optimizer = "adamw"  # adamw | muon (matrices by Muon, all else by AdamW)
     c.learning_rate = 2e-3  # > 0, peak; cosine to a tenth
     c.repair_learning_rate = 1e-3  # > 0, of the second phase
     c.repair_start = 0.4  # share of policy_updates before repair mode joins, in [0, 1]

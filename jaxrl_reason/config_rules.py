@@ -43,6 +43,7 @@ CHOICES = {
     "advantage.ddof": (0, 1),
     "iop.anchor": ("random", "nearest"),
     "iop.audit": ("continuation", "replay", "judge", "none"),
+    "iop.audit_cut": ("first_edit", "last_step"),
     "iop.audit_reject": ("literal", "floor"),
     "iop.adv_group": ("pair", "original", "centred"),
     "iop.unrepaired": ("drop", "outcome"),
@@ -56,6 +57,7 @@ CHOICES = {
     "loss.kl_estimator": ("k1", "k2", "k3"),
     "loss.old_logprobs": ("recomputed", "behavior"),
     "optim.schedule": ("constant", "cosine", "linear"),
+    "sft.optimizer": ("adamw", "muon"),
 }
 
 # (lowest, highest) of the numeric fields, both ends allowed; None: no end. Open ends are written as tiny offsets.

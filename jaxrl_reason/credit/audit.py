@@ -3,155 +3,34 @@
 Host side. Reads: the network, for the `judge` audit only. Writes: nothing.
 
 A repair is easy to fake, since the repairer sees a right solution: copy the anchor, or overwrite the answer alone.
-Every audit made here first runs the same cheap tests (`cheap_tests`), and asks its own, costlier question only about
+Every audit made here first runs the same cheap tests (`credit.screen`), and asks its own, costlier question only about
 the cases that pass them. `none` has no question of its own.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 
-from jaxrl_reason.credit import gate, repair, segment
+from jaxrl_reason.credit import gate, screen, segment
 from jaxrl_reason.credit import judge as judge_client
 from jaxrl_reason.types import (
     AlignFn,
     Audit,
     AuditResult,
     Completion,
-    PairAlignment,
     Problem,
     SampleFn,
     VerifyFn,
 )
 
-PASSED = AuditResult(True, "passed")
-
-# What an honest solution has no reason to say. A word starts at each, so that "preference" is none of them.
-_MENTIONS = {
-    phrase: re.compile(r"\b" + r"\s+".join(map(re.escape, phrase.split())), re.IGNORECASE)
-    for phrase in ("reference", "anchor", "previous attempt", "the given solution")
-}
+DeepTest = Callable[[Sequence[screen.Case]], list[AuditResult]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Tools:
-    """What every audit needs to look at token ids."""
-
-    align_fn: AlignFn
-    pieces_fn: Callable[
-        [Sequence[int]], Sequence[str]
-    ]  # text of each token, `segment.token_pieces`
-    step_ids_fn: Callable[[Sequence[int]], np.ndarray]  # step of each token, `segment.step_ids`
-    answer_marker: str  # text that starts the answer span, such as "=" or "####"
-    anchor_copy_similarity: float  # in [0, 1]: a repair this close to its anchor is a copy
-
-
-class Case(NamedTuple):
-    """One repair under audit."""
-
-    problem: Problem
-    failed: Completion
-    anchor: Completion
-    repaired: Completion
-    alignment: PairAlignment  # of failed and repaired
-
-
-DeepTest = Callable[[Sequence[Case]], list[AuditResult]]
-
-
-def cheap_tests(
-    tools: Tools,
-    problems: Sequence[Problem],
-    failed: Sequence[Completion],
-    anchors: Sequence[Completion],
-    repaired: Sequence[Completion],
-) -> tuple[list[Case], list[AuditResult]]:
-    """Tests that need no network: any edit at all, no anchor copy, an edit before the answer, no mention of the anchor.
-
-    - Copy: similarity 1 - Lev / max(len) of repair and anchor, on token ids, is at least
-      `tools.anchor_copy_similarity` (1 if their texts are equal), unless that of failed and anchor is too.
-    - Answer-only: on both sides every edit lies at or behind the last answer marker; a side without one has no
-      answer span.
-    - Mention: "reference", "anchor", "previous attempt" or "the given solution" in the repair, unless the problem or
-      the failed text already says it.
-
-    Args:
-      tools: see `Tools`; `align_fn` is called once, for all three pairs of each case.
-      problems: n problems.
-      failed: n failed completions.
-      anchors: n anchors.
-      repaired: n repairs.
-    Returns:
-      (n cases, n results); the first failing test names the reason.
-    Source: audit of IOP, arXiv 2605.05226, whose content is not stated there; these tests are ours.
-    """
-    n = len(problems)
-    if not n == len(failed) == len(anchors) == len(repaired):
-        raise ValueError(
-            f"{n} problems, {len(failed)} failed, {len(anchors)} anchors, {len(repaired)} repaired:"
-            " must be as many of each"
-        )
-    if not n:
-        return [], []
-    fs, ans, rs = ([c.tokens for c in side] for side in (failed, anchors, repaired))
-    pairs = tools.align_fn([*fs, *rs, *fs], [*rs, *ans, *ans])
-    similarity = 1.0 - repair.pair_distances(pairs[n:])
-    cases = [
-        Case(*case) for case in zip(problems, failed, anchors, repaired, pairs[:n], strict=True)
-    ]
-    results = [
-        _cheap_result(tools, case, to_anchor, failed_to_anchor)
-        for case, to_anchor, failed_to_anchor in zip(
-            cases, similarity[:n], similarity[n:], strict=True
-        )
-    ]
-    return cases, results
-
-
-def _cheap_result(
-    tools: Tools, case: Case, to_anchor: float, failed_to_anchor: float
-) -> AuditResult:
-    if case.alignment.num_edits == 0:
-        return AuditResult(False, "no edit")
-    if case.repaired.text.strip() == case.anchor.text.strip():
-        to_anchor = (
-            1.0  # the data set's solution may be tokenised otherwise than a sampled copy of it
-        )
-    limit = tools.anchor_copy_similarity
-    if to_anchor >= limit > failed_to_anchor:
-        return AuditResult(False, "anchor copy")
-    if _answer_only(tools, case):
-        return AuditResult(False, "answer-only edit")
-    for phrase, pattern in _MENTIONS.items():
-        if pattern.search(case.repaired.text) and not (
-            pattern.search(case.problem.prompt) or pattern.search(case.failed.text)
-        ):
-            return AuditResult(False, f"mentions {phrase!r}")
-    return PASSED
-
-
-def _answer_only(tools: Tools, case: Case) -> bool:
-    sides = (
-        (case.failed.tokens, case.alignment.failed_edit_ids),
-        (case.repaired.tokens, case.alignment.repaired_edit_ids),
-    )
-    return not any(
-        np.any(
-            np.asarray(ids)[: segment.answer_start(tokens, tools.pieces_fn, tools.answer_marker)]
-            >= 0
-        )
-        for tokens, ids in sides
-    )
-
-
-def _screened(tools: Tools, deep: DeepTest) -> Audit:
+def _screened(tools: screen.Tools, deep: DeepTest) -> Audit:
     """Audit that runs the cheap tests on all cases and `deep` on those that pass."""
 
     def audit(
@@ -160,7 +39,7 @@ def _screened(tools: Tools, deep: DeepTest) -> Audit:
         anchors: Sequence[Completion],
         repaired: Sequence[Completion],
     ) -> list[AuditResult]:
-        cases, results = cheap_tests(tools, problems, failed, anchors, repaired)
+        cases, results = screen.cheap_tests(tools, problems, failed, anchors, repaired)
         passed = [i for i, result in enumerate(results) if result.accepted]
         if passed:
             for i, result in zip(passed, deep([cases[i] for i in passed]), strict=True):
@@ -170,68 +49,80 @@ def _screened(tools: Tools, deep: DeepTest) -> Audit:
     return audit
 
 
-def none(tools: Tools) -> Audit:
+def none(tools: screen.Tools) -> Audit:
     """The cheap tests and nothing else."""
-    return _screened(tools, lambda cases: [PASSED] * len(cases))
+    return _screened(tools, lambda cases: [screen.PASSED] * len(cases))
 
 
-def replay(tools: Tools, first_error: Callable[[Problem, str], int]) -> Audit:
+def replay(tools: screen.Tools, first_error: Callable[[Problem, str], int]) -> Audit:
     """The task's step oracle must find no wrong step.
 
     Args:
-      tools: see `Tools`.
+      tools: see `screen.Tools`.
       first_error: 0-indexed first wrong step of a completion's text, -1 where there is none (`StepOracle`).
     Returns:
       Audit.
     """
 
-    def deep(cases: Sequence[Case]) -> list[AuditResult]:
+    def deep(cases: Sequence[screen.Case]) -> list[AuditResult]:
         steps = [first_error(case.problem, case.repaired.text) for case in cases]
         return [
-            PASSED if step == -1 else AuditResult(False, f"step {step} is wrong") for step in steps
+            screen.PASSED if step == -1 else AuditResult(False, f"step {step} is wrong")
+            for step in steps
         ]
 
     return _screened(tools, deep)
 
 
 def continuation(
-    tools: Tools,
+    tools: screen.Tools,
     sample_fn: SampleFn,
     verify_fn: VerifyFn,
     encode_prompt: Callable[[Problem], Sequence[int]],
     *,
     k: int,
     threshold: float,
+    cut: str = "first_edit",
     stage: str = "audit",
 ) -> Audit:
-    """Audit without an oracle: after its first edited step the policy itself must find the answer in half of k tries.
+    """Audit without an oracle: from inside the repair the policy itself must find the answer in half of k tries.
 
-    An honest first correction puts the policy back on a right path; a sham one leaves it where it was wrong. The
-    repair is cut behind its first edited step (`first_edited_step_end`) and continued at temperature 1 under the
-    policy prompt. Where the cut reaches the end of the repair, or the answer itself, there is nothing left to find:
-    the repair is accepted iff its own outcome is right. Edits in the answer alone never get that far, the cheap tests
-    reject them. A completion that ran out of budget is wrong, whatever its text says. What this audit cannot see is a
-    sham whose first edited step is right by itself, or already shows the answer.
+    The repair is cut and continued at temperature 1 under the policy prompt. Two places to cut:
+
+    - `first_edit`, behind the first edited step: an honest first correction puts the policy back on a right path, a
+      sham one leaves it where it was wrong. It cannot see steps that go wrong later, under an answer taken from the
+      anchor.
+    - `last_step`, before the last step, if the first edit comes before it: a chain that is right so far leads to the
+      answer, one that went wrong anywhere does not, whatever answer the repair then wrote down. Its continuations
+      are short, so it costs less too.
+
+    Where the cut reaches the end of the repair, or the answer itself, there is nothing left to find: the repair is
+    accepted iff its own outcome is right. Edits in the answer alone never get that far, the cheap tests reject them.
+    A completion that ran out of budget is wrong, whatever its text says.
 
     Args:
-      tools: see `Tools`.
+      tools: see `screen.Tools`.
       sample_fn: draws all continuations in one call.
       verify_fn: outcome verifier on text.
       encode_prompt: policy prompt of a problem, as token ids.
       k: continuations per repair, >= 1.
       threshold: tau_r in (0, 1]; a reward at or above it counts as correct.
+      cut: first_edit | last_step.
       stage: name of the draw.
     Returns:
       Audit.
     Raises:
-      ValueError: k < 1.
+      ValueError: k < 1, or an unknown cut.
     Source: ours; the estimate of a step by continuations is that of Math-Shepherd, arXiv 2312.08935.
     """
     if k < 1:
         raise ValueError(f"k = {k}: must be >= 1 continuations")
+    places = {"first_edit": first_edited_step_end, "last_step": last_step_cut}
+    if cut not in places:
+        raise ValueError(f"cut = {cut!r}: must be one of {', '.join(places)}")
 
-    def deep(cases: Sequence[Case]) -> list[AuditResult]:
-        cuts = [first_edited_step_end(tools, case) for case in cases]
+    def deep(cases: Sequence[screen.Case]) -> list[AuditResult]:
+        cuts = [places[cut](tools, case) for case in cases]
         tries = [[case.repaired] for case in cases]
         rows = [i for i, case in enumerate(cases) if not _complete(tools, case.repaired, cuts[i])]
         if rows:
@@ -251,7 +142,7 @@ def continuation(
         for owner, verdict, completion in zip(owners, verdicts, flat, strict=True):
             right[owner] += verdict.reward >= threshold and not completion.truncated
         return [
-            PASSED
+            screen.PASSED
             if 2 * r >= len(group)
             else AuditResult(False, f"continuation: {r} of {len(group)} right")
             for r, group in zip(right, tries, strict=True)
@@ -260,13 +151,13 @@ def continuation(
     return _screened(tools, deep)
 
 
-def first_edited_step_end(tools: Tools, case: Case) -> int:
+def first_edited_step_end(tools: screen.Tools, case: screen.Case) -> int:
     """Number of repaired tokens up to and with the step of the first edit.
 
     A deletion made no repaired token: its step is the one at its place, that is of the repaired token behind it.
 
     Args:
-      tools: see `Tools`.
+      tools: see `screen.Tools`.
       case: a repair with at least one edit.
     Returns:
       A cut in [0, len(repaired)].
@@ -278,7 +169,25 @@ def first_edited_step_end(tools: Tools, case: Case) -> int:
     return int(np.searchsorted(ids, ids[first], side="right"))
 
 
-def _complete(tools: Tools, repaired: Completion, cut: int) -> bool:
+def last_step_cut(tools: screen.Tools, case: screen.Case) -> int:
+    """Number of repaired tokens before the last step of the reasoning, or up to the first edited step, if that is more.
+
+    The last step is the one that ends where the answer begins.
+
+    Args:
+      tools: see `screen.Tools`.
+      case: a repair with at least one edit.
+    Returns:
+      A cut in [0, len(repaired)].
+    """
+    tokens = case.repaired.tokens
+    ids = np.asarray(tools.step_ids_fn(tokens))
+    answer = segment.answer_start(tokens, tools.pieces_fn, tools.answer_marker)
+    last = int(np.searchsorted(ids, ids[answer - 1])) if answer else 0
+    return max(last, first_edited_step_end(tools, case))
+
+
+def _complete(tools: screen.Tools, repaired: Completion, cut: int) -> bool:
     tokens = repaired.tokens
     return (
         cut >= len(tokens)
@@ -286,13 +195,15 @@ def _complete(tools: Tools, repaired: Completion, cut: int) -> bool:
     )
 
 
-def judge(tools: Tools, url: str, model: str, timeout_s: float, *, parallel: int = 8) -> Audit:
+def judge(
+    tools: screen.Tools, url: str, model: str, timeout_s: float, *, parallel: int = 8
+) -> Audit:
     """A language model behind an OpenAI-compatible endpoint decides; the key is taken from OPENAI_API_KEY.
 
     Errors reject, with a reason that starts with `judge.ERROR_PREFIX`; see `credit.judge`.
 
     Args:
-      tools: see `Tools`.
+      tools: see `screen.Tools`.
       url: base URL, such as http://localhost:8000/v1.
       model: model name that the server knows.
       timeout_s: seconds per request, > 0.
@@ -304,7 +215,7 @@ def judge(tools: Tools, url: str, model: str, timeout_s: float, *, parallel: int
     """
     judge_client.check_endpoint(url, model, timeout_s)
 
-    def ask(case: Case) -> AuditResult:
+    def ask(case: screen.Case) -> AuditResult:
         return judge_client.ask(
             url,
             model,
@@ -315,7 +226,7 @@ def judge(tools: Tools, url: str, model: str, timeout_s: float, *, parallel: int
             repaired=case.repaired.text,
         )
 
-    def deep(cases: Sequence[Case]) -> list[AuditResult]:
+    def deep(cases: Sequence[screen.Case]) -> list[AuditResult]:
         with futures.ThreadPoolExecutor(max_workers=min(parallel, len(cases))) as pool:
             return list(pool.map(ask, cases))
 
@@ -376,7 +287,9 @@ def make_audit(
     Raises:
       ValueError: unknown name, or `replay` for a task without a step oracle.
     """
-    tools = Tools(align_fn, pieces_fn, step_ids_fn, answer_marker, iop.anchor_copy_similarity)
+    tools = screen.Tools(
+        align_fn, pieces_fn, step_ids_fn, answer_marker, iop.anchor_copy_similarity
+    )
     if iop.audit == "replay" and first_error is None:
         raise ValueError(
             "iop.audit = 'replay': this task has no step oracle; use 'continuation' or 'judge'"
@@ -391,6 +304,7 @@ def make_audit(
             encode_prompt,
             k=iop.audit_continuations,
             threshold=iop.threshold,
+            cut=iop.audit_cut,
         ),
         "judge": lambda: judge(tools, iop.judge_url, iop.judge_model, iop.judge_timeout_s),
     }

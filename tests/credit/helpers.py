@@ -6,7 +6,7 @@ import numpy as np
 import tokenizers
 import transformers
 
-from jaxrl_reason.credit import audit, segment
+from jaxrl_reason.credit import screen, segment
 from jaxrl_reason.types import Completion, PairAlignment, Problem, Verdict
 
 WORDS = [
@@ -170,7 +170,7 @@ def tools(**changes):
         "answer_marker": "=",
         "anchor_copy_similarity": 0.9,
     }
-    return audit.Tools(**(defaults | changes))
+    return screen.Tools(**(defaults | changes))
 
 
 def retold(completion_, text):

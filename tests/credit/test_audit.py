@@ -138,9 +138,15 @@ def test_replay_needs_every_step_right():
     assert run(replay, SHAM) == AuditResult(False, "step 1 is wrong")
 
 
-def continuation(policy, *, k=2, **changes):
+def continuation(policy, *, k=2, cut="first_edit", **changes):
     return audit.continuation(
-        helpers.tools(**changes), policy, TASK.verify, helpers.encode_prompt, k=k, threshold=0.5
+        helpers.tools(**changes),
+        policy,
+        TASK.verify,
+        helpers.encode_prompt,
+        k=k,
+        threshold=0.5,
+        cut=cut,
     )
 
 
@@ -153,6 +159,25 @@ def test_continuation_asks_the_policy_behind_the_first_edited_step():
         asked | {"prefixes": ["1 5 2 ; 1 7 ;"]},
         asked | {"prefixes": ["1 5 2 ; 1 6 ;"]},
     ]
+
+
+def test_the_last_step_cut_sees_a_chain_that_goes_wrong_after_its_first_edit():
+    five = Problem(id="p", prompt="3 8 5 2 4", answer="2")
+    failed, late = "1 5 2 4 ; 1 9 4 ; 0 4 ; 4 ; = 4", "1 5 2 4 ; 1 7 4 ; 9 4 ; 2 ; = 2"
+    policy = helpers.Policy(helpers.reduce_list)
+    assert run(continuation(policy), late, failed=failed, problem=five).accepted
+    last = continuation(policy, cut="last_step")
+    result = run(last, late, failed=failed, problem=five)
+    assert result == AuditResult(False, "continuation: 0 of 2 right")
+    assert policy.calls[-1]["prefixes"] == ["1 5 2 4 ; 1 7 4 ; 9 4 ;"]
+    assert run(last, "1 5 2 4 ; 1 7 4 ; 8 4 ; 2 ; = 2", failed=failed, problem=five).accepted
+
+
+def test_the_last_step_cut_never_lies_before_the_first_edited_step():
+    policy = helpers.Policy(helpers.reduce_list)
+    failed = "1 5 2 ; 1 7 ; 9 ; = 9"
+    assert run(continuation(policy, cut="last_step"), HONEST, failed=failed).accepted
+    assert policy.calls[-1]["prefixes"] == ["1 5 2 ; 1 7 ; 8 ;"]
 
 
 @pytest.mark.parametrize(
@@ -258,6 +283,8 @@ def test_unequal_lengths_are_refused():
         audit.none(helpers.tools())([PROBLEM], [], [], [])
     with pytest.raises(ValueError, match="k = 0"):
         continuation(no_call, k=0)
+    with pytest.raises(ValueError, match="cut = 'middle': must be one of first_edit, last_step"):
+        continuation(no_call, cut="middle")
 
 
 def test_per_case_lifts_a_function_of_one_case():
