@@ -10,7 +10,6 @@ from jaxrl_reason import config
 
 def get_config():
     c = config.recipe("dapo")
-    c.task.modulus = 20
     c.run_dir = "runs/dapo_arithmetic"
     c.model.source = "runs/sft_arithmetic/policy"
     return c

@@ -10,7 +10,6 @@ from jaxrl_reason import config
 
 def get_config():
     c = config.recipe("dr_grpo")
-    c.task.modulus = 20
     c.run_dir = "runs/dr_grpo_arithmetic"
     c.model.source = "runs/sft_arithmetic/policy"
     return c

@@ -1,4 +1,4 @@
-"""gspo on list reduction, from the cold start of sft_arithmetic.py.
+"""GSPO on list reduction, from the cold start of sft_arithmetic.py.
 
 Command:  jaxrl-reason train --config=configs/gspo_arithmetic.py
 Hardware: 2 CPU cores.
@@ -10,7 +10,7 @@ from jaxrl_reason import config
 
 def get_config():
     c = config.recipe("gspo")
-    c.task.modulus = 20
     c.run_dir = "runs/gspo_arithmetic"
     c.model.source = "runs/sft_arithmetic/policy"
+    c.optim.learning_rate = 1e-3
     return c

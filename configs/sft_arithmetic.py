@@ -10,6 +10,11 @@ from jaxrl_reason import config
 
 def get_config():
     c = config.base()
-    c.task.modulus = 20
     c.run_dir = "runs/sft_arithmetic"
+    c.sft.optimizer = "muon"
+    c.sft.policy_updates = 600
+    c.sft.repair_start = 0.5
+    c.sft.repair_updates = 1200
+    c.sft.repair_fraction = 0.75
+    c.sft.repair_learning_rate = 2e-3
     return c

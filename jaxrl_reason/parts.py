@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from jaxrl_reason import checkpoint, metrics, sharding, tasks, timing
 from jaxrl_reason import config as config_lib
@@ -122,18 +121,23 @@ def _pieces(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
     return pieces
 
 
-def state_shardings(run: Run, optimizer: Any, state: TrainState) -> TrainState:
+def state_shardings(run: Run, state: TrainState) -> TrainState:
     """Where each array of the state lives: optimizer moments beside their parameters, the rest everywhere."""
     axes = transformer.logical_axes(run.policy.config)
     params = sharding.param_shardings(run.mesh, axes, state.params)
     everywhere = sharding.replicated(run.mesh)
-    moments = optax.tree_map_params(
-        optimizer,
-        lambda _, s: s,
-        state.opt_state,
-        params,
-        transform_non_params=lambda _: everywhere,
-    )
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    places = dict(zip((path for path, _ in leaves), jax.tree.leaves(params), strict=True))
+    shapes = {path: x.shape for path, x in leaves}
+
+    # A moment lies in the optimizer's state under the path of its parameter, however the optimizer is chained.
+    def place(path: tuple, x: jax.Array) -> jax.sharding.Sharding:
+        for start in range(len(path)):
+            if shapes.get(path[start:]) == x.shape:
+                return places[path[start:]]
+        return everywhere
+
+    moments = jax.tree_util.tree_map_with_path(place, state.opt_state)
     return TrainState(everywhere, params, moments, everywhere)
 
 
@@ -147,7 +151,7 @@ def first_state(run: Run, optimizer: Any, params: Params | None = None) -> Train
         opt_state=jax.jit(optimizer.init)(params),
         key=jax.random.key(run.config.seed),
     )
-    return jax.device_put(state, state_shardings(run, optimizer, state))
+    return jax.device_put(state, state_shardings(run, state))
 
 
 def place_batch(run: Run, batch: TrainBatch) -> TrainBatch:

@@ -26,6 +26,7 @@ from jaxrl_reason import evaluate, metrics, parts
 from jaxrl_reason.algos import losses
 from jaxrl_reason.methods import base
 from jaxrl_reason.models import tokenizer as tokenizers
+from jaxrl_reason.models import transformer
 from jaxrl_reason.rollout import batching
 from jaxrl_reason.types import Completion, Problem, Row
 
@@ -97,7 +98,9 @@ class _Trainer:
             max(num_updates, 2),
             0.1 * learning_rate,
         )
-        optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98))
+        optimizer = optax.chain(
+            optax.clip_by_global_norm(1.0), make_optimizer(self.run_parts, schedule)
+        )
         self.state = parts.first_state(self.run_parts, optimizer, params=self.params)
         self.update = parts.make_update(
             self.run_parts,
@@ -135,6 +138,38 @@ class _Trainer:
             completion_length=shapes.completion,
             pad_id=self.run_parts.policy.tokenizer.pad_token_id,
         )
+
+
+def make_optimizer(run: parts.Run, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW; or Muon (arXiv 2502.16982) for the matrices of the layers, at AdamW's size of update, AdamW for the rest.
+
+    A policy that starts from random weights learns in fewer than half the updates with Muon.
+    """
+    adamw = optax.adamw(schedule, b2=0.98)
+    if run.config.sft.optimizer == "adamw":
+        return adamw
+    axes = transformer.logical_axes(run.policy.config)
+    return optax.contrib.muon(
+        lambda step: _MUON_RATE * schedule(step),
+        adam_learning_rate=schedule,
+        adam_b2=0.98,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=jax.tree.map(
+            _matrix_axes, axes, is_leaf=lambda x: isinstance(x, tuple)
+        ),
+    )
+
+
+_MUON_RATE = 2.0  # of AdamW's learning rate
+
+
+def _matrix_axes(axes: tuple[str | None, ...]) -> optax.contrib.MuonDimensionNumbers | None:
+    """Axes that a layer's weight sums over, and those that it makes; None: no matrix of a layer."""
+    if axes[0] != "layers" or len(axes) < 3:
+        return None
+    inner = tuple(range(1, len(axes)))
+    split = inner[:-1] if axes[-1] == "embed" else inner[:1]
+    return optax.contrib.MuonDimensionNumbers(split, inner[len(split) :])
 
 
 def imitation_row(prompt: Sequence[int], completion: Sequence[int]) -> Row:

@@ -23,7 +23,6 @@ from jaxrl_reason.types import Problem, Verdict
 
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _INTEGER = re.compile(r"-?[0-9]{1,100}")
-_TWO_MISTAKES = 0.25  # share of corruptions with a second mistake
 
 
 class _Line(NamedTuple):
@@ -96,7 +95,7 @@ class Arithmetic:
         self._numbers = {str(n): n for n in range(modulus)}
         # One token per word. Prompt: BOS, "solve", the list, ":". Completion: the lists of
         # length-1, ..., 1 numbers, each with its ";", then "=", the answer, EOS. Repair prompt:
-        # BOS, "repair", the list, ":", the failed text, "|", the anchor, "|"; a failed text may
+        # BOS, "repair", the list, ":", the anchor, "|", the failed text, "|"; a failed text may
         # have run out of budget (no EOS), an anchor has not.
         self.prompt_tokens = self._width(length) + 3
         self.completion_tokens = sum(self._width(n) + 1 for n in range(1, length)) + 3
@@ -135,8 +134,8 @@ class Arithmetic:
         return f"solve {problem.prompt} :"
 
     def repair_prompt(self, problem: Problem, failed: str, anchor: str) -> str:
-        """`repair 3 8 5 2 : <failed> | <anchor> |`"""
-        return " ".join(f"repair {problem.prompt} : {failed} | {anchor} |".split())
+        """`repair 3 8 5 2 : <anchor> | <failed> |`; what the repair mostly copies stands nearest to it."""
+        return " ".join(f"repair {problem.prompt} : {anchor} | {failed} |".split())
 
     def verify(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
         """Reward 1 if the one word after the last "=" is the gold number; steps are not looked at.
@@ -190,7 +189,9 @@ class Arithmetic:
         return self._solution(steps)
 
     def corrupt(self, problem: Problem, derivation: str, rng: np.random.Generator) -> str:
-        """`derivation` with one merge result replaced (at times two), the rest redone from there.
+        """`derivation` with one or more merge results replaced, the rest redone from there.
+
+        How many is uniform: where most of a text is right, copying pays, and nothing is checked.
 
         Args:
           problem: one of this task.
@@ -214,14 +215,13 @@ class Arithmetic:
             line = shown
         answer = line.numbers[0]
         while True:
-            count = 2 if len(positions) > 1 and rng.random() < _TWO_MISTAKES else 1
-            mistakes = rng.choice(len(positions), size=count, replace=False).tolist()
+            mistakes = rng.permutation(len(positions))[: rng.integers(1, len(positions) + 1)]
             line, steps = start, []
             for step, position in enumerate(positions):
                 shift = int(rng.integers(1, self.modulus)) if step in mistakes else 0
                 line = self._merge(line, position, shift)
                 steps.append(line)
-            # Ends with probability 1: a lone mistake in the last merge always changes the answer.
+            # Ends with probability 1: a lone mistake in the last merge changes the answer.
             if line.numbers[0] != answer:
                 return self._solution(steps)
 

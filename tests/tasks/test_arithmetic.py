@@ -118,9 +118,9 @@ def test_prompts():
     assert task.policy_prompt(problem) == "solve 3 8 5 2 :"
     assert (
         task.repair_prompt(problem, "1 5 2 ; = 7", "3 8 7 ; = 8")
-        == "repair 3 8 5 2 : 1 5 2 ; = 7 | 3 8 7 ; = 8 |"
+        == "repair 3 8 5 2 : 3 8 7 ; = 8 | 1 5 2 ; = 7 |"
     )
-    assert task.repair_prompt(problem, "", "= 8") == "repair 3 8 5 2 : | = 8 |"
+    assert task.repair_prompt(problem, "", "= 8") == "repair 3 8 5 2 : = 8 | |"
 
 
 @pytest.mark.parametrize(
@@ -252,26 +252,28 @@ def test_demonstrations_are_right_and_corruptions_carry_a_wrong_answer(length, m
         assert len(wrong.split()) == len(right.split())
 
 
-def test_corruptions_make_one_mistake_or_two_and_carry_it_on():
-    # Counted by taking the list after a wrong step as a new problem, until all the rest is right.
+def _mistakes(task, problem, text):
+    """Counted by taking the list after a wrong step as a new problem, until all the rest is right."""
+    count = 0
+    while (step := task.first_error(problem, text)) != -1:
+        parts = text.split(" ; ")
+        problem, text = _problem(parts[step], "0"), " ; ".join(parts[step + 1 :])
+        count += 1
+        if len(problem.prompt.split()) == 1:
+            assert text == f"= {problem.prompt}"
+            break
+    return count
+
+
+def test_corruptions_make_one_to_all_mistakes_and_carry_them_on():
     task, rng = Arithmetic(6, 10, "+"), np.random.default_rng(2)
     counts = []
     for problem in task.batch(0, 0, 300):
         text = task.corrupt(problem, task.demonstrate(problem, rng), rng)
-        count = 0
-        while (step := task.first_error(problem, text)) != -1:
-            parts = text.split(" ; ")
-            problem, text, count = (
-                _problem(parts[step], "0"),
-                " ; ".join(parts[step + 1 :]),
-                count + 1,
-            )
-            if len(problem.prompt.split()) == 1:
-                assert text == f"= {problem.prompt}"
-                break
-        counts.append(count)
-    assert set(counts) == {1, 2}
-    assert 0.15 < counts.count(2) / len(counts) < 0.35
+        counts.append(_mistakes(task, problem, text))
+    # Uniform on 1..5: each 60 times of 300, standard deviation 7.
+    assert set(counts) == {1, 2, 3, 4, 5}
+    assert all(30 < counts.count(n) < 90 for n in range(1, 6))
 
 
 def test_demonstrations_differ():
@@ -350,8 +352,11 @@ def _derivations(task, problem):
 
 def test_repairs_of_corruptions_are_as_near_as_any_right_solution():
     task, rng = Arithmetic(6, 10, "+"), np.random.default_rng(4)
-    for problem in task.batch(2, 0, 60):
+    for problem in task.batch(2, 0, 300):
         failed = task.corrupt(problem, task.demonstrate(problem, rng), rng)
+        # With several mistakes, a solution with another order can be nearer by chance.
+        if _mistakes(task, problem, failed) > 1:
+            continue
         repaired = task.repair(problem, failed, rng)
         nearest = min(_distance(text, failed) for text in _derivations(task, problem))
         assert _distance(repaired, failed) == nearest
