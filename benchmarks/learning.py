@@ -176,10 +176,10 @@ def mean_curve(curves: list[dict], against: str, grid: np.ndarray) -> np.ndarray
 
 
 def first_reaching(curves: list[dict], against: str, target: float) -> float | None:
-    """Where the mean curve first reaches `target`; None: never."""
-    end = min(c[against][-1] for c in curves)
+    """Where the mean curve first reaches `target`, a finished run counting with its last value; None: never."""
+    end = max(c[against][-1] for c in curves)
     grid = np.linspace(0, end, 2001)
-    reached = np.nonzero(mean_curve(curves, against, grid) >= target)[0]
+    reached = np.nonzero(mean_curve(curves, against, grid) >= target - 1e-9)[0]
     return float(grid[reached[0]]) if len(reached) else None
 
 
@@ -239,7 +239,7 @@ def print_table(summary: dict[str, dict]) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for arm, s in summary.items():
         reached = "never"
-        if s["updates_to_target"] is not None:
+        if s["updates_to_target"] is not None and s["tokens_to_target"] is not None:
             reached = f"{math.ceil(s['updates_to_target'])} updates"
             reached += f", {s['tokens_to_target'] / 1e3:.0f}k tokens"
         print(

@@ -13,10 +13,6 @@ def get_config():
     c.run_dir = "runs/iop_arithmetic"
     c.model.source = "runs/sft_arithmetic/policy"
     c.iop.audit_cut = "last_step"
-    # A failed step that only follows from the first mistake is right arithmetic: it should not be pushed down.
-    c.iop.num_edits = 1
-    # Policy-mode updates wear repair mode out; a mean over all its tokens needs this much weight to hold it.
-    c.iop.repair_objective = "sft"
-    c.iop.repair_weight = 10.0
+    c.iop.num_edits = 0
     c.optim.learning_rate = 1e-3
     return c

@@ -13,7 +13,7 @@ def get_config():
     c.run_dir = "runs/sft_arithmetic_hard"
     c.task.modulus = 30
     c.sft.optimizer = "muon"
-    c.sft.policy_updates = 950
+    c.sft.policy_updates = 780
     c.sft.repair_start = 0.5
     c.sft.repair_updates = 1400
     c.sft.repair_fraction = 0.75

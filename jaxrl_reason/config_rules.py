@@ -84,6 +84,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "iop.num_repairs": (1, None),
     "iop.audit_continuations": (1, None),
     "iop.anchor_copy_similarity": (0, 1),
+    "iop.anchor_path_similarity": (0, 1),
     "iop.judge_timeout_s": (TINY, None),
     "iop.edit_cost": (0, 1 - TINY),
     "iop.num_edits": (0, None),

@@ -394,11 +394,6 @@ def _json_number(value: Any) -> float | int | None:
 
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours}h {minutes:02d}m"
-        if hours
-        else f"{minutes}m {seconds:02d}s"
-        if minutes
-        else f"{seconds}s"
-    )
+    if minutes < 60:
+        return f"{minutes}m {seconds:02d}s" if minutes else f"{seconds}s"
+    return f"{minutes // 60}h {minutes % 60:02d}m"

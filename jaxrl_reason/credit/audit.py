@@ -288,7 +288,12 @@ def make_audit(
       ValueError: unknown name, or `replay` for a task without a step oracle.
     """
     tools = screen.Tools(
-        align_fn, pieces_fn, step_ids_fn, answer_marker, iop.anchor_copy_similarity
+        align_fn,
+        pieces_fn,
+        step_ids_fn,
+        answer_marker,
+        iop.anchor_copy_similarity,
+        iop.anchor_path_similarity,
     )
     if iop.audit == "replay" and first_error is None:
         raise ValueError(

@@ -40,7 +40,8 @@ class Tools:
     ]  # text of each token, `segment.token_pieces`
     step_ids_fn: Callable[[Sequence[int]], np.ndarray]  # step of each token, `segment.step_ids`
     answer_marker: str  # text that starts the answer span, such as "=" or "####"
-    anchor_copy_similarity: float  # in [0, 1]: a repair this close to its anchor is a copy
+    anchor_copy_similarity: float  # in [0, 1]: a repair this close to its anchor is a copy,
+    anchor_path_similarity: float  # in [0, 1]: unless the failed text was this close to it before
 
 
 class Case(NamedTuple):
@@ -63,7 +64,9 @@ def cheap_tests(
     """Tests that need no network: any edit at all, no anchor copy, an edit before the answer, no mention of the anchor.
 
     - Copy: similarity 1 - Lev / max(len) of repair and anchor, on token ids, is at least
-      `tools.anchor_copy_similarity` (1 if their texts are equal), unless that of failed and anchor is too.
+      `tools.anchor_copy_similarity` (1 if their texts are equal), while that of failed and anchor is below
+      `tools.anchor_path_similarity`. A failed text that took the anchor's path up to its mistake has the anchor as its
+      smallest repair: that is no copy, and as the policy settles on one way to solve, it is what most repairs become.
     - Answer-only: on both sides every edit lies at or behind the last answer marker; a side without one has no
       answer span.
     - Mention: "reference", "anchor", "previous attempt" or "the given solution" in the repair, unless the problem or
@@ -83,7 +86,7 @@ def cheap_tests(
       ...     return [PairAlignment(n, n, 0) for n in none]
       >>> from jaxrl_reason.types import Problem
       >>> text = Completion((5, 6), np.zeros(2, np.float32), "= 8", False, 2)
-      >>> tools = Tools(same, lambda ids: ["", ""], lambda ids: np.zeros(2), "=", 0.9)
+      >>> tools = Tools(same, lambda ids: ["", ""], lambda ids: np.zeros(2), "=", 0.9, 0.6)
       >>> cheap_tests(tools, [Problem("p", "3 5", "8")], [text], [text], [text])[1]
       [AuditResult(accepted=False, reason='no edit')]
     Source: audit of IOP, arXiv 2605.05226, whose content is not stated there; these tests are ours.
@@ -120,8 +123,8 @@ def _cheap_result(
         to_anchor = (
             1.0  # the data set's solution may be tokenised otherwise than a sampled copy of it
         )
-    limit = tools.anchor_copy_similarity
-    if to_anchor >= limit > failed_to_anchor:
+    off_path = failed_to_anchor < tools.anchor_path_similarity
+    if to_anchor >= tools.anchor_copy_similarity and off_path:
         return AuditResult(False, "anchor copy")
     if _answer_only(tools, case):
         return AuditResult(False, "answer-only edit")

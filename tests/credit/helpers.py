@@ -169,6 +169,7 @@ def tools(**changes):
         "step_ids_fn": lambda tokens: segment.step_ids(tokens, pieces_fn, ";"),
         "answer_marker": "=",
         "anchor_copy_similarity": 0.9,
+        "anchor_path_similarity": 0.6,
     }
     return screen.Tools(**(defaults | changes))
 

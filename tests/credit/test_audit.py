@@ -64,8 +64,8 @@ def test_none_accepts_what_the_cheap_tests_let_through():
 
 def test_copy_limit_by_hand():
     # 12 tokens with EOS. Repair and anchor differ in 1 of them: similarity 11/12 = 0.917. Failed and anchor differ in
-    # 5 -> 6, 1 -> 2, 7 -> 9: 1 - 3/12 = 0.75.
-    anchor, failed = "1 5 2 ; 1 7 ; 8 ; = 8", "1 6 2 ; 2 9 ; 8 ; = 8"
+    # 1 -> 6, 5 -> 6, 2 -> 3, 1 -> 2, 7 -> 9: 1 - 5/12 = 0.583.
+    anchor, failed = "1 5 2 ; 1 7 ; 8 ; = 8", "6 6 3 ; 2 9 ; 8 ; = 8"
     repaired = "1 5 2 ; 1 7 ; 9 ; = 8"
     judged = lambda limit, f=failed: run(  # noqa: E731
         audit.none(helpers.tools(anchor_copy_similarity=limit)), repaired, failed=f, anchor=anchor
@@ -73,9 +73,17 @@ def test_copy_limit_by_hand():
     assert judged(0.9).reason == "anchor copy"
     assert judged(11 / 12).reason == "anchor copy"
     assert judged(0.93).accepted
-    # The failed completion is as close itself: a minimal repair must come close to the anchor.
-    near = "1 5 2 ; 1 7 ; 8 ; = 9"
+    # The failed completion took the anchor's path (1 - 3/12 = 0.75): its smallest repair comes close to the anchor.
+    near = "1 6 2 ; 2 9 ; 8 ; = 8"
     assert judged(0.9, near).accepted
+
+
+def test_the_anchor_is_an_honest_repair_of_a_slip_on_its_own_path():
+    slip = "3 3 2 ; 6 2 ; 9 ; = 9"
+    assert run(audit.none(helpers.tools()), ANCHOR, failed=slip).accepted
+    assert run(audit.replay(helpers.tools(), TASK.first_error), ANCHOR, failed=slip).accepted
+    strict = helpers.tools(anchor_path_similarity=1.0)
+    assert run(audit.none(strict), ANCHOR, failed=slip).reason == "anchor copy"
 
 
 def test_exact_copies_are_rejected_up_to_a_limit_of_one_and_by_text():
