@@ -48,7 +48,7 @@ PROCESS = {
     "process/active_token_ratio": "active-token ratio",
     "process/audit_reject_frac": "audit rejections",
     "process/gate_hit_rate": "gate starts in the wrong step",
-    "process/honest_frac": "accepted repairs that are right in every step",
+    "process/honest_frac": "repairs right in every step",
 }
 
 
@@ -278,9 +278,10 @@ def plot(arms: dict[str, list[dict]], luck: float, path: pathlib.Path) -> None:
         for axis, against in zip(axes[:3], ("updates", "tokens", "seconds"), strict=True):
             grid = np.linspace(0, min(c[against][-1] for c in curves), 100)
             lines = [np.interp(grid, c[against], c["sampled"]) for c in curves]
-            axis.plot(grid, np.mean(lines, axis=0), color=colour, label=arm)
-            axis.fill_between(grid, np.min(lines, 0), np.max(lines, 0), color=colour, alpha=0.15)
-            axis.set_xlabel({"tokens": "generated tokens"}.get(against, against))
+            shown = grid / 1e3 if against == "tokens" else grid
+            axis.plot(shown, np.mean(lines, axis=0), color=colour, label=arm)
+            axis.fill_between(shown, np.min(lines, 0), np.max(lines, 0), color=colour, alpha=0.15)
+            axis.set_xlabel({"tokens": "generated tokens, thousands"}.get(against, against))
         for axis, name in zip(axes[3:], PROCESS, strict=True):
             length = min(len(c[name]) for c in curves)
             rows = np.array([c[name][:length] for c in curves], float)
@@ -293,7 +294,7 @@ def plot(arms: dict[str, list[dict]], luck: float, path: pathlib.Path) -> None:
         axis.set_ylim(0, 1)
     for axis, title in zip(axes[3:], PROCESS.values(), strict=True):
         axis.set_title(title, fontsize=10)
-        axis.set_ylim(0, 1)
+        axis.set_ylim(0, 1.02)
     axes[0].legend(fontsize=8, frameon=False)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

@@ -43,6 +43,7 @@ def main(run_dir: str = "runs/demo", *, generated_tokens: int = GENERATED_TOKENS
             f"run_dir={folder}/{name.lower()}",
             f"model.source={start}",
             f"train.max_generated_tokens={generated_tokens}",
+            "eval.every=3",
         ]
         runs[name], _ = train.train(config_lib.load(CONFIGS / file, overrides))
     page = report.write_report(list(runs.values()), folder / "report.html")

@@ -93,8 +93,8 @@ def continuation(
       sham one leaves it where it was wrong. It cannot see steps that go wrong later, under an answer taken from the
       anchor.
     - `last_step`, before the last step, if the first edit comes before it: a chain that is right so far leads to the
-      answer, one that went wrong anywhere does not, whatever answer the repair then wrote down. Its continuations
-      are short, so it costs less too.
+      answer, one that went wrong does not, whatever answer the repair then wrote down, unless a second mistake makes
+      up for the first. Its continuations are short, so it costs less too.
 
     Where the cut reaches the end of the repair, or the answer itself, there is nothing left to find: the repair is
     accepted iff its own outcome is right. Edits in the answer alone never get that far, the cheap tests reject them.

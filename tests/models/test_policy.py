@@ -101,8 +101,8 @@ def test_a_mesh_splits_parameters_and_changes_no_value(tiny, folder, tmp_path):
     mesh = sharding.make_mesh(types.SimpleNamespace(data=1, fsdp=4, tensor=2))
     for source in (folder, "tiny"):
         placed = policies.load_policy(source, mesh=mesh, seed=1)
-        up = placed.params["layers"]["mlp"]["up"]  # [3, 64, 256]
-        assert up.sharding.shard_shape(up.shape) == (3, 16, 128)
+        up = placed.params["layers"]["mlp"]["up"]  # [5, 64, 128]
+        assert up.sharding.shard_shape(up.shape) == (5, 16, 64)
         for one, two in zip(*map(jax.tree.leaves, (placed.params, tiny.params)), strict=True):
             np.testing.assert_allclose(one, two, atol=1e-6)
         np.testing.assert_allclose(
