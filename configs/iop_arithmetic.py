@@ -2,7 +2,7 @@
 
 Command:  jaxrl-reason train --config=configs/iop_arithmetic.py
 Hardware: 2 CPU cores.
-Result:   0.72 +- 0.02 at temperature 1 (0.87 greedy) after 120,000 generated tokens, 10 updates; five seeds
+Result:   measured 0.72 +- 0.02 at temperature 1 (0.87 greedy) after 120,000 generated tokens, 10 updates; five seeds
           (benchmarks/results/learning_demo.json).
 """
 
