@@ -55,19 +55,18 @@ PROCESS = {
 def jobs_of(options: argparse.Namespace) -> dict[str, tuple[str, list[str]]]:
     """Run folder -> (config file, overrides), for every arm, learning rate and seed."""
     suffix, tokens = SETTINGS[options.setting]
-    runs = options.runs / options.setting
+    start = options.runs / options.setting / "start" / "policy"
     jobs = {}
     for arm, (method, overrides) in (SWEPT if options.sweep else ARMS).items():
         for rate in LEARNING_RATES if options.sweep else (None,):
             for seed in range(2 if options.sweep else options.seeds):
-                name = slug(arm) + (f"_lr{rate:g}" if rate else "")
-                folder = runs / name / f"seed{seed}"
+                folder = folder_of(options, arm, seed, rate)
                 jobs[str(folder)] = (
                     str(CONFIGS / f"{method}_{suffix}.py"),
                     [
                         *overrides,
                         f"run_dir={folder}",
-                        f"model.source={runs}/start/policy",
+                        f"model.source={start}",
                         f"seed={seed}",
                         f"train.max_generated_tokens={options.tokens or tokens}",
                         "train.num_updates=100000",
@@ -80,9 +79,13 @@ def jobs_of(options: argparse.Namespace) -> dict[str, tuple[str, list[str]]]:
     return jobs
 
 
-def slug(arm: str) -> str:
-    """Folder name of an arm."""
-    return "_".join("".join(c if c.isalnum() else " " for c in arm.lower()).split())
+def folder_of(
+    options: argparse.Namespace, arm: str, seed: int, rate: float | None = None
+) -> pathlib.Path:
+    """Run folder of one seed of an arm."""
+    name = "_".join("".join(c if c.isalnum() else " " for c in arm.lower()).split())
+    name += f"_lr{rate:g}" if rate else ""
+    return options.runs / options.setting / name / f"seed{seed}"
 
 
 def run_job(job: tuple[str, str, list[str]]) -> str:
@@ -106,9 +109,10 @@ def run_all(jobs: dict[str, tuple[str, list[str]]], workers: int) -> None:
         return
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    for core in sorted(os.sched_getaffinity(0))[:workers]:
+    cores = sorted(os.sched_getaffinity(0))[:workers]
+    for core in cores:
         queue.put(core)
-    with concurrent.futures.ProcessPoolExecutor(workers, context, take_core, (queue,)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(len(cores), context, take_core, (queue,)) as pool:
         for number, folder in enumerate(pool.map(run_job, waiting), 1):
             print(f"{number}/{len(waiting)} {folder}", flush=True)
 
@@ -207,7 +211,6 @@ def summarise(arms: dict[str, list[dict]]) -> dict[str, dict]:
             ),
             "final": mean_std([c["sampled"][-1] for c in curves]),
             "final_greedy": mean_std([c["greedy"][-1] for c in curves]),
-            "best": max(mean_curve(curves, "updates", np.asarray(curves[0]["updates"])).tolist()),
             "updates": mean_std([c["updates"][-1] for c in curves]),
             "tokens": mean_std([c["tokens"][-1] for c in curves]),
             "seconds": mean_std([c["seconds"][-1] for c in curves]),
@@ -333,19 +336,13 @@ def main() -> None:
         print_sweep(jobs)
         return
     arms = {
-        arm: [
-            curve(options.runs / options.setting / slug(arm) / f"seed{s}")
-            for s in range(options.seeds)
-        ]
-        for arm in ARMS
+        arm: [curve(folder_of(options, arm, seed)) for seed in range(options.seeds)] for arm in ARMS
     }
     summary = summarise(arms)
     config = config_lib.load(CONFIGS / f"gspo_{suffix}.py")
     at_start = order_entropy(start / "policy", config)
     for arm in ARMS:
-        folders = [
-            options.runs / options.setting / slug(arm) / f"seed{s}" for s in range(options.seeds)
-        ]
+        folders = [folder_of(options, arm, seed) for seed in range(options.seeds)]
         summary[arm]["order_entropy"] = mean_std(
             [order_entropy(folder / "policy", config) for folder in folders]
         )
