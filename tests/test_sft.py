@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -36,19 +35,20 @@ def test_muon_turns_the_matrices_of_the_layers_and_leaves_the_rest_to_adamw(tmp_
     adamw = optax.adamw(RATE, b2=0.98, nesterov=True, weight_decay=0.0)
     _, plain = first_update(run, adamw)
     np.testing.assert_allclose(changes["embedding"], plain["embedding"], atol=1e-6)
-    attention, before = changes["layers"]["attention"], grads["layers"]["attention"]
-    np.testing.assert_allclose(
-        attention["q_norm"]["scale"], plain["layers"]["attention"]["q_norm"]["scale"], atol=1e-6
-    )
+    scale = changes["layers"]["attention"]["q_norm"]["scale"]
+    np.testing.assert_allclose(scale, plain["layers"]["attention"]["q_norm"]["scale"], atol=1e-6)
     # wq maps 64 to 4 heads of 16, wo maps them back: as [64, 64] matrices their singular values
     # come out nearly equal, and the update has the size 0.2 * 2 * RATE that `consistent_rms` sets.
-    for name, shape in {"wq": (5, 64, 64), "wo": (5, 64, 64)}.items():
-        values = np.linalg.svd(np.reshape(attention[name], shape), compute_uv=False)
-        spread = np.linalg.svd(np.reshape(before[name], shape), compute_uv=False)
+    for part, name, shape in [
+        ("attention", "wq", (5, 64, 64)),
+        ("attention", "wo", (5, 64, 64)),
+        ("mlp", "down", (5, 128, 64)),
+    ]:
+        change = np.reshape(changes["layers"][part][name], shape)
+        values = np.linalg.svd(change, compute_uv=False)
+        spread = np.linalg.svd(np.reshape(grads["layers"][part][name], shape), compute_uv=False)
         assert values.max() / np.median(values) < 1.5 < spread.max() / np.median(spread)
-        rms = np.sqrt(np.mean(np.square(attention[name])))
-        assert 0.7 < rms / (0.2 * 2 * RATE) < 1.3
-    assert np.ptp(np.linalg.svd(changes["layers"]["mlp"]["down"], compute_uv=False)) < 0.1
+        assert 0.7 < np.sqrt(np.mean(np.square(change))) / (0.2 * 2 * RATE) < 1.3
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -73,4 +73,3 @@ def test_moments_live_beside_their_parameters_on_eight_devices(tmp_path, optimiz
             seen += 1
     # AdamW holds two moments of every parameter; Muon holds one of each of the seven matrices.
     assert seen == (2 * len(places) if optimizer == "adamw" else 2 * len(places) - 7)
-    assert jnp.isfinite(state.params["embedding"]).all()
