@@ -1,4 +1,4 @@
-"""Cold start for a harder list reduction, where the policy solves about one problem in ten.
+"""Cold start for a harder list reduction, modulus 30; meant to leave a policy that solves about one problem in ten.
 
 Command:  jaxrl-reason sft --config=configs/sft_arithmetic_hard.py
 Hardware: 2 CPU cores.

@@ -143,7 +143,8 @@ class _Trainer:
 def make_optimizer(run: parts.Run, schedule: optax.Schedule) -> optax.GradientTransformation:
     """AdamW; or Muon (arXiv 2502.16982) for the matrices of the layers, at AdamW's size of update, AdamW for the rest.
 
-    A policy that starts from random weights learns in fewer than half the updates with Muon.
+    From random weights, on list reduction modulo 10, 800 updates with Muon led where 1,600 with AdamW did: accuracy
+    0.78 and 0.75 at temperature 1, one run each.
     """
     adamw = optax.adamw(schedule, b2=0.98)
     if run.config.sft.optimizer == "adamw":
