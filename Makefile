@@ -19,8 +19,9 @@ help:
 demo: $(VENV)/installed-run
 	$(BIN)/jaxrl-reason demo
 
+# Files of tests stay whole: the tests of one share what is costly to make.
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

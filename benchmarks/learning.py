@@ -42,7 +42,7 @@ ARMS = {
     "IOP without gating": ("iop", ["iop.audit=continuation", "iop.gate=all"]),
 }
 SWEPT = {"GSPO": ARMS["GSPO"], "IOP, continuation audit": ARMS["IOP, continuation audit"]}
-LEARNING_RATES = (3e-4, 1e-3, 2e-3)
+LEARNING_RATES = (3e-4, 5e-4, 1e-3)
 PROCESS = {
     "process/repair_success": "repair success",
     "process/active_token_ratio": "active-token ratio",
@@ -172,6 +172,31 @@ def order_entropy(folder: pathlib.Path, config: ml_collections.ConfigDict) -> fl
     counts = np.array(list(collections.Counter(o for o in orders if o).values()))
     shares = counts / counts.sum()
     return float(-(shares * np.log(shares)).sum())
+
+
+def hacked_repairs(folders: list[pathlib.Path]) -> tuple[int, list[dict]]:
+    """Number of logged pairs, and those whose repair has the right answer but a wrong step."""
+    pairs = [
+        record
+        for folder in folders
+        for file in sorted(folder.glob("rollouts/*.jsonl"))
+        for record in map(json.loads, file.read_text().splitlines())
+        if record["kind"] == "pair"
+    ]
+    return len(pairs), [p for p in pairs if p["repaired_first_error"] != -1]
+
+
+def print_hacked(folders: list[pathlib.Path], shown: int = 3) -> None:
+    """Share of hacked repairs among the logged pairs, and the first few of them."""
+    count, hacked = hacked_repairs(folders)
+    print(f"{len(hacked)} of {count} logged repairs have the right answer but a wrong step; such as")
+    for pair in hacked[:shown]:
+        sides = (" ".join(pair[side]["tokens"]).strip() for side in ("failed", "repaired"))
+        failed, repaired = sides
+        print(
+            f"{pair['problem']} (answer {pair['gold']}): {failed} -> {repaired}"
+            f"  first wrong step {pair['repaired_first_error']}"
+        )
 
 
 def mean_curve(curves: list[dict], against: str, grid: np.ndarray) -> np.ndarray:
@@ -349,6 +374,10 @@ def main() -> None:
     print_table(summary)
     print(f"entropy of merge orders at the start: {at_start:.2f} nats")
     print_process(summary)
+    unaudited = [
+        folder_of(options, "IOP without audit", seed) for seed in range(options.seeds)
+    ]
+    print_hacked(unaudited)
     if options.out:
         modulus = config.task.modulus
         about = {

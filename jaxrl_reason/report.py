@@ -361,7 +361,13 @@ def _record(raw: Mapping[str, Any]) -> dict[str, Any]:
     record["audit"] = (
         {"accepted": bool(audit["accepted"]), "reason": str(audit["reason"])} if audit else None
     )
-    for name in ("reward_failed", "reward_repaired", "oracle_first_error", "gate_first_step"):
+    for name in (
+        "reward_failed",
+        "reward_repaired",
+        "oracle_first_error",
+        "repaired_first_error",
+        "gate_first_step",
+    ):
         record[name] = None if raw.get(name) is None else round(raw[name], 4)
     return record
 

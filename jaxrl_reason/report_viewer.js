@@ -7,6 +7,7 @@
     ["all", "all records", () => true],
     ["hit", "gate starts in the wrong step", (r) => known(r) && r.gate_first_step === r.oracle_first_error],
     ["miss", "gate starts elsewhere", (r) => known(r) && r.gate_first_step !== r.oracle_first_error],
+    ["hacked", "repair right in its answer alone", (r) => r.repaired && r.repaired_first_error >= 0 && r.repaired_first_error !== null],
     ["accepted", "repair accepted", (r) => r.audit && r.audit.accepted],
     ["rejected", "repair rejected", (r) => r.audit && !r.audit.accepted],
   ];
@@ -54,7 +55,7 @@
     const lines = linesOf(side, record.separator);
     // Word-level vocabularies carry no blanks of their own; without a gap the words would run together.
     const spaced = !side.tokens.some((t) => /\s/.test(t) && t.trim()) && !side.tokens.includes(" ");
-    const marks = name === "repaired" ? [] : [[record.oracle_first_error, "oracle", "◆", "first wrong step (oracle)"], [record.gate_first_step, "gate", "▶", "first gated step"]];
+    const marks = name === "repaired" ? [[record.repaired_first_error, "oracle", "◆", "still wrong (oracle): only the answer is right"]] : [[record.oracle_first_error, "oracle", "◆", "first wrong step (oracle)"], [record.gate_first_step, "gate", "▶", "first gated step"]];
     const body = lines.map((line) => html("div", { class: "line" + (marks.some(([step]) => step === line.step && step >= 0) ? " marked" : "") }, [
       margin(line, marks), html("div", { class: "tokens" + (spaced ? " spaced" : "") }, line.tokens.map((i) => tokenNode(side, i)))]));
     while (body.length < rows) body.push(html("div", { class: "line empty" }));
@@ -101,6 +102,7 @@
       const verdict = known(record) ? (record.gate_first_step === record.oracle_first_error ? badge("same step", "yes") : badge("different steps", "no")) : "";
       fact("First error", verdict, (pair ? `gate: ${stepName(record.gate_first_step)}, ` : "") + `oracle: ${stepName(record.oracle_first_error)}`);
     }
+    if (record.repaired_first_error !== null && record.repaired_first_error >= 0) fact("Repair", badge("right answer, wrong step", "no"), `oracle: ${stepName(record.repaired_first_error)}`);
     const heading = (text, value) => html("h3", {}, [text, reward(value)]);
     const rows = Math.max(...[record.failed, record.repaired].filter(Boolean).map((s) => linesOf(s, record.separator).length));
     const sides = [column(record, "failed", heading(pair ? "Failed" : "Completion", record.reward_failed), rows)];

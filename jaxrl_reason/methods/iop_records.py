@@ -141,9 +141,10 @@ def pair_record(
                 completion, stages, steps, gate=gate, advantages=gate * advantage, edits=edits
             )
         )
-    first_error = None
+    errors = [None, None]
     if stages.first_error is not None:
-        first_error = stages.first_error(problem, failure.failed.text)
+        texts = (failure.failed.text, candidate.repaired.text)
+        errors = [stages.first_error(problem, text) for text in texts]
     return {
         "kind": "pair",
         "problem": problem.prompt,
@@ -155,6 +156,7 @@ def pair_record(
         "audit": dataclasses.asdict(candidate.audit),
         "reward_failed": 0.0,
         "reward_repaired": candidate.verdict.reward,
-        "oracle_first_error": first_error,
+        "oracle_first_error": errors[0],
+        "repaired_first_error": errors[1],
         "gate_first_step": first_edited_step(candidate, failure, stages),
     }

@@ -79,6 +79,7 @@ def test_dishonest_repairs_are_rejected_by_replay_and_taken_without_audit():
     built = build([helpers.group(FAILED, OTHER_RIGHT)], only_sham, iop__audit="none")
     assert len(rows_of(built, POLICY_STREAM)) == 2
     assert built.metrics["process/honest_frac"] == 0.0
+    assert built.records[0]["repaired_first_error"] == 1
 
 
 @pytest.mark.parametrize(
@@ -183,6 +184,7 @@ def test_gate_hit_rate_compares_first_edit_with_the_oracle():
     assert built.metrics["process/gate_hit_rate"] == 1.0
     (record,) = built.records
     assert record["oracle_first_error"] == record["gate_first_step"] == 1
+    assert record["repaired_first_error"] == -1
     assert record["failed"]["gate"] == [0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 0]
 
 
