@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import collections
 import concurrent.futures
+import dataclasses
 import json
 import math
 import multiprocessing
@@ -28,21 +29,26 @@ import ml_collections
 import numpy as np
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import metrics, parts, sft, train
+from jaxrl_reason import evaluate, metrics, parts, sft, tasks, train
+from jaxrl_reason.methods import iop
 from jaxrl_reason.models import tokenizer as tokenizers
+from jaxrl_reason.types import Completion
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 # Suffix of the config files, and generated tokens of each run.
 SETTINGS = {"demo": ("arithmetic", 120_000), "hard": ("arithmetic_hard", 240_000)}
+TASKS_REPAIRS = "IOP on the task's own repairs"
 ARMS = {
     "GSPO": ("gspo", []),
     "IOP, continuation audit": ("iop", ["iop.audit=continuation"]),
     "IOP, replay audit (step oracle)": ("iop", ["iop.audit=replay"]),
     "IOP without audit": ("iop", ["iop.audit=none"]),
     "IOP without gating": ("iop", ["iop.audit=continuation", "iop.gate=all"]),
+    # The upper bound of all pairs: nothing to learn in repair mode, nothing to audit, no token spent on repairs.
+    TASKS_REPAIRS: ("iop", ["iop.audit=none", "iop.num_repairs=1", "iop.repair_weight=0"]),
 }
 SWEPT = {"GSPO": ARMS["GSPO"], "IOP, continuation audit": ARMS["IOP, continuation audit"]}
-LEARNING_RATES = (3e-4, 5e-4, 1e-3)
+LEARNING_RATES = (3e-4, 1e-3, 2e-3)
 PROCESS = {
     "process/repair_success": "repair success",
     "process/active_token_ratio": "active-token ratio",
@@ -83,16 +89,50 @@ def folder_of(
     options: argparse.Namespace, arm: str, seed: int, rate: float | None = None
 ) -> pathlib.Path:
     """Run folder of one seed of an arm."""
-    name = "_".join("".join(c if c.isalnum() else " " for c in arm.lower()).split())
-    name += f"_lr{rate:g}" if rate else ""
+    name = name_of(arm) + (f"_lr{rate:g}" if rate else "")
     return options.runs / options.setting / name / f"seed{seed}"
+
+
+def name_of(arm: str) -> str:
+    """`IOP, replay audit (step oracle)` -> `iop_replay_audit_step_oracle`."""
+    return "_".join("".join(c if c.isalnum() else " " for c in arm.lower()).split())
+
+
+class TasksRepairs(iop.Iop):
+    """IOP whose repairs are the task's own: minimal, right in every step, and free."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        super().__init__(config)
+        self.task = tasks.make_task(config.task)
+
+    def build(self, groups, stages, rng):
+        problems = {" ".join(g.problem.prompt.split()): g.problem for g in groups}
+
+        def repaired(prompt: tuple[int, ...]) -> Completion:
+            # "repair <problem> : <anchor> | <failed> |"
+            head, failed, _ = stages.decode(prompt).split("|")
+            problem = problems[head.split(":")[0].removeprefix("repair").strip()]
+            text = self.task.repair(problem, failed, rng)
+            tokens = stages.encode(text)
+            return Completion(tokens, np.zeros(len(tokens), np.float32), text, False, 0)
+
+        def sample(prompts, *, stage, num_samples, **options):
+            if stage != "repair":
+                return stages.sample(prompts, stage=stage, num_samples=num_samples, **options)
+            return [[repaired(prompt)] * num_samples for prompt in prompts]
+
+        return super().build(groups, dataclasses.replace(stages, sample=sample), rng)
 
 
 def run_job(job: tuple[str, str, list[str]]) -> str:
     """One run, in a process of its own."""
     folder, file, overrides = job
+    config = config_lib.load(file, overrides)
+    own = pathlib.Path(folder).parent.name == name_of(TASKS_REPAIRS)
     train.train(
-        config_lib.load(file, overrides), writers=[metrics.JsonlWriter(f"{folder}/metrics.jsonl")]
+        config,
+        method=TasksRepairs(config) if own else None,
+        writers=[metrics.JsonlWriter(f"{folder}/metrics.jsonl")],
     )
     return folder
 
@@ -120,15 +160,13 @@ def run_all(jobs: dict[str, tuple[str, list[str]]], workers: int) -> None:
 def curve(folder: pathlib.Path) -> dict[str, list[float]]:
     """Columns of one run: updates, tokens, seconds, accuracies; and the process figures of every update."""
     lines = metrics.read_metrics(folder / "metrics.jsonl")
-    evaluated = [line for line in lines if any(name.endswith("/greedy") for name in line)]
-    sampled = next(n for n in evaluated[0] if n.startswith("eval/") and "/avg@" in n)
-    greedy = next(n for n in evaluated[0] if n.endswith("/greedy"))
+    evaluated = [line for line in lines if evaluate.accuracies(line)]
     columns = {
         "updates": [line["update"] for line in evaluated],
         "tokens": [line.get("perf/generated_tokens", 0.0) for line in evaluated],
         "seconds": [line.get("perf/seconds", 0.0) for line in evaluated],
-        "sampled": [line[sampled] for line in evaluated],
-        "greedy": [line[greedy] for line in evaluated],
+        "sampled": [evaluate.accuracies(line)[0] for line in evaluated],
+        "greedy": [evaluate.accuracies(line)[1] for line in evaluated],
     }
     for name in PROCESS:
         columns[name] = [line.get(name) for line in lines[1:]]
@@ -189,10 +227,13 @@ def hacked_repairs(folders: list[pathlib.Path]) -> tuple[int, list[dict]]:
 def print_hacked(folders: list[pathlib.Path], shown: int = 3) -> None:
     """Share of hacked repairs among the logged pairs, and the first few of them."""
     count, hacked = hacked_repairs(folders)
-    print(f"{len(hacked)} of {count} logged repairs have the right answer but a wrong step; such as")
+    print(
+        f"{len(hacked)} of {count} logged repairs have the right answer but a wrong step; such as"
+    )
     for pair in hacked[:shown]:
-        sides = (" ".join(pair[side]["tokens"]).strip() for side in ("failed", "repaired"))
-        failed, repaired = sides
+        failed, repaired = (
+            " ".join(pair[side]["tokens"]).strip() for side in ("failed", "repaired")
+        )
         print(
             f"{pair['problem']} (answer {pair['gold']}): {failed} -> {repaired}"
             f"  first wrong step {pair['repaired_first_error']}"
@@ -301,7 +342,7 @@ def plot(arms: dict[str, list[dict]], luck: float, path: pathlib.Path) -> None:
 
     page = figure.Figure(figsize=(13, 7), layout="constrained")
     axes = page.subplots(2, 4).ravel()
-    colours = ("#555555", "#0b6e4f", "#2f80ed", "#d1495b", "#edae49")
+    colours = ("#555555", "#0b6e4f", "#2f80ed", "#d1495b", "#edae49", "#9b8bb4")
     for (arm, curves), colour in zip(arms.items(), colours, strict=True):
         for axis, against in zip(axes[:3], ("updates", "tokens", "seconds"), strict=True):
             grid = np.linspace(0, min(c[against][-1] for c in curves), 100)
@@ -374,9 +415,7 @@ def main() -> None:
     print_table(summary)
     print(f"entropy of merge orders at the start: {at_start:.2f} nats")
     print_process(summary)
-    unaudited = [
-        folder_of(options, "IOP without audit", seed) for seed in range(options.seeds)
-    ]
+    unaudited = [folder_of(options, "IOP without audit", seed) for seed in range(options.seeds)]
     print_hacked(unaudited)
     if options.out:
         modulus = config.task.modulus

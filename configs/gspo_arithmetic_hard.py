@@ -13,5 +13,7 @@ def get_config():
     c.run_dir = "runs/gspo_arithmetic_hard"
     c.task.modulus = 30
     c.model.source = "runs/sft_arithmetic_hard/policy"
-    c.optim.learning_rate = 1e-3
+    c.rollout.num_prompts = 16
+    c.optim.learning_rate = 5e-4
+    c.optim.b2 = 0.999
     return c

@@ -13,7 +13,12 @@ def get_config():
     c.run_dir = "runs/iop_arithmetic_hard"
     c.task.modulus = 30
     c.model.source = "runs/sft_arithmetic_hard/policy"
+    c.rollout.num_prompts = 16
+    c.iop.num_repairs = 1
     c.iop.audit_cut = "last_step"
     c.iop.num_edits = 0
-    c.optim.learning_rate = 1e-3
+    c.iop.repair_objective = "sft"
+    c.iop.repair_weight = 2.0
+    c.optim.learning_rate = 5e-4
+    c.optim.b2 = 0.999
     return c

@@ -13,7 +13,7 @@ import rich.console
 import rich.table
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import metrics, report, sft, train
+from jaxrl_reason import evaluate, metrics, report, sft, train
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 ARMS = {"IOP": "iop_arithmetic.py", "GSPO": "gspo_arithmetic.py"}
@@ -60,7 +60,7 @@ def table(runs: dict[str, pathlib.Path]) -> rich.table.Table:
         out.add_column(heading, justify="left" if not heading else "right")
     for name, folder in runs.items():
         lines = metrics.read_metrics(folder / "metrics.jsonl")
-        evaluated = [line for line in lines if any(k.endswith("/greedy") for k in line)]
+        evaluated = [line for line in lines if evaluate.accuracies(line)]
         first, last = evaluated[0], evaluated[-1]
         out.add_row(
             name,
@@ -74,8 +74,7 @@ def table(runs: dict[str, pathlib.Path]) -> rich.table.Table:
 
 
 def _accuracy(line: dict) -> str:
-    sampled = next(v for k, v in line.items() if k.startswith("eval/") and "/avg@" in k)
-    greedy = next(v for k, v in line.items() if k.endswith("/greedy"))
+    sampled, greedy = evaluate.accuracies(line)
     return f"{sampled:.3f} ({greedy:.3f})"
 
 

@@ -6,7 +6,7 @@ Host side; drives the device. Reads: a policy and problems. Writes: nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,6 +39,19 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     if not 1 <= k <= num_samples:
         raise ValueError(f"k = {k}: must be in [1, {num_samples}], the number of samples")
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def accuracies(line: Mapping[str, float]) -> tuple[float, float] | None:
+    """(avg@k at temperature 1, greedy) of one line of metrics.jsonl; None where nothing was evaluated.
+
+    Example:
+      >>> accuracies({"update": 3, "eval/arithmetic/avg@1": 0.25, "eval/arithmetic/greedy": 0.5})
+      (0.25, 0.5)
+      >>> accuracies({"update": 4})
+    """
+    sampled = [v for k, v in line.items() if k.startswith("eval/") and "/avg@" in k]
+    greedy = [v for k, v in line.items() if k.startswith("eval/") and k.endswith("/greedy")]
+    return (sampled[0], greedy[0]) if sampled and greedy else None
 
 
 def bootstrap_interval(

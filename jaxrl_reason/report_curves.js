@@ -133,10 +133,12 @@
     if (!measures.includes(state.measure)) state.measure = measures[0];
     dom.choice(byId("measure"), measures.map((m) => [m, title(m)]), state.measure, (m) => { state.measure = m; firstTarget(); redraw(); });
   };
-  // The worst arm's final accuracy: the level at which all arms can be compared by cost.
+  // The lowest final accuracy above the start: the level at which all arms that learned can be compared by cost.
   const firstTarget = () => {
     if (!state.auto) return;
-    const ends = arms.map((a) => a.summary.eval[evalName()]?.last?.[0]).filter((v) => v !== undefined);
+    const summaries = arms.map((a) => a.summary.eval[evalName()]).filter((s) => s?.last);
+    const start = Math.max(...summaries.map((s) => s.first[0]));
+    const ends = summaries.map((s) => s.last[0]).filter((end) => end > start + 0.01);
     if (ends.length) state.target = Math.max(0.01, Math.floor(Math.min(...ends) * 100 - 1) / 100);
     byId("target").value = state.target;
   };
