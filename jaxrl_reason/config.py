@@ -165,7 +165,7 @@ def recipe(method: str) -> ml_collections.ConfigDict:
     """`base()` with the settings that the method's paper states.
 
     Args:
-      method: iop | gspo | grpo | dr_grpo | dapo.
+      method: a name that `method.name` may have.
     Returns:
       Locked ConfigDict.
     Raises:

@@ -11,14 +11,18 @@ import ml_collections
 def method() -> ml_collections.ConfigDict:
     """The system that makes training rows."""
     c = ml_collections.ConfigDict()
-    c.name = "iop"  # iop | gspo | grpo | dr_grpo | dapo
+    # iop | gspo | grpo | dr_grpo | dapo | rloo | reinforce_pp | reinforce_pp_baseline
+    c.name = "iop"  # vppo | cliff | grpo_process | srl
     return c
 
 
 def advantage() -> ml_collections.ConfigDict:
     """Advantages of the outcome methods."""
     c = ml_collections.ConfigDict()
-    c.kind = "zscore"  # zscore | centred | leave_one_out, within the group
+    c.kind = "zscore"  # zscore | centred | leave_one_out within the group; raw: the reward itself
+    c.whiten = (
+        "none"  # none | rows | tokens: then z-score over the whole batch, by completion or token
+    )
     c.ddof = 0  # 0: population std (the papers), 1: sample std (verl, TRL)
     c.eps = 1e-6  # > 0, added to the std
     return c

@@ -11,6 +11,16 @@ from typing import Any
 
 import ml_collections
 
+# 2501.03262: advantages are normalised over the batch, not within the group; the KL term is k2 beside the loss.
+_REINFORCE_PP = {
+    "advantage.whiten": "tokens",
+    "loss.ratio": "token",
+    "loss.aggregation": "token_mean",
+    "loss.clip_low": 0.2,
+    "loss.clip_high": 0.2,
+    "loss.kl_estimator": "k2",
+}
+
 # What each method's name means: the fields in which it differs from `base()`.
 RECIPES: dict[str, dict[str, Any]] = {
     "iop": {},  # arXiv 2605.05226 over GSPO
@@ -31,6 +41,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "overlong.filter": True,
         "rollout.max_refills": 4,
     },
+    "rloo": {  # 2402.14740: the whole completion is one action, so the sum over its tokens
+        "advantage.kind": "leave_one_out",
+        "loss.ratio": "token",
+        "loss.aggregation": "seq_sum_over_const",
+        "loss.clip_low": 0.2,
+        "loss.clip_high": 0.2,
+        "loss.kl_estimator": "k2",
+    },
+    "reinforce_pp": _REINFORCE_PP | {"advantage.kind": "raw"},
+    "reinforce_pp_baseline": _REINFORCE_PP | {"advantage.kind": "centred"},
 }
 
 
@@ -38,8 +58,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 CHOICES = {
     "task.name": ("arithmetic", "gsm8k"),
     "model.dtype": ("float32", "bfloat16"),
-    "method.name": ("iop", "gspo", "grpo", "dr_grpo", "dapo"),
-    "advantage.kind": ("zscore", "centred", "leave_one_out"),
+    "method.name": tuple(RECIPES),
+    "advantage.kind": ("zscore", "centred", "leave_one_out", "raw"),
+    "advantage.whiten": ("none", "rows", "tokens"),
     "advantage.ddof": (0, 1),
     "iop.anchor": ("random", "nearest"),
     "iop.audit": ("continuation", "replay", "judge", "none"),
