@@ -38,6 +38,38 @@ def overlong() -> ml_collections.ConfigDict:
     return c
 
 
+def locate() -> ml_collections.ConfigDict:
+    """First errors of wrong completions, for the methods that use them: vppo, cliff, grpo_process."""
+    c = ml_collections.ConfigDict()
+    c.kind = "oracle"  # oracle (the task's own) | monte_carlo (binary search, arXiv 2406.06592)
+    c.threshold = 0.5  # tau_r in (0, 1]: reward at or above it counts as correct
+    c.no_error = (
+        "last"  # last | none: a wrong completion without a wrong step: its last step | no credit
+    )
+    c.continuations = 8  # k per probed prefix of the search, >= 1
+    c.retest = 32  # continuations of the second test of a boundary, >= 0; 0: none
+    c.max_generations = 128  # most continuations for one completion, >= 1; beyond: unknown
+    return c
+
+
+def vppo() -> ml_collections.ConfigDict:
+    """VPPO, arXiv 2601.18984."""
+    c = ml_collections.ConfigDict()
+    c.alpha = 0.5  # advantage of a good prefix before the centring, in [0, 1]
+    c.shorten = "prompt"  # prompt | none: take the number of prompt tokens off the good prefix
+    c.relu = False  # bool: no negative advantage on a good prefix (the paper: for instruct models)
+    return c
+
+
+def cliff() -> ml_collections.ConfigDict:
+    """Cliff, arXiv 2609.02817."""
+    c = ml_collections.ConfigDict()
+    c.prefix_scale = (
+        0.0  # lambda in [0, 1]: share of a right completion's advantage before the error
+    )
+    return c
+
+
 def iop() -> ml_collections.ConfigDict:
     """IOP, arXiv 2605.05226; letters A-N: choices that the paper leaves open."""
     c = ml_collections.ConfigDict()

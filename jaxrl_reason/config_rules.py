@@ -21,11 +21,13 @@ _REINFORCE_PP = {
     "loss.kl_estimator": "k2",
 }
 
+_TOKEN_PPO = {"loss.ratio": "token", "loss.clip_low": 0.2, "loss.clip_high": 0.2}
+
 # What each method's name means: the fields in which it differs from `base()`.
 RECIPES: dict[str, dict[str, Any]] = {
     "iop": {},  # arXiv 2605.05226 over GSPO
     "gspo": {},  # arXiv 2507.18071
-    "grpo": {"loss.ratio": "token", "loss.clip_low": 0.2, "loss.clip_high": 0.2},  # 2402.03300
+    "grpo": _TOKEN_PPO,  # 2402.03300
     "dr_grpo": {  # 2503.20783
         "advantage.kind": "centred",
         "loss.ratio": "token",
@@ -51,7 +53,15 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "reinforce_pp": _REINFORCE_PP | {"advantage.kind": "raw"},
     "reinforce_pp_baseline": _REINFORCE_PP | {"advantage.kind": "centred"},
+    "vppo": _TOKEN_PPO,  # 2601.18984
+    "cliff": _TOKEN_PPO | {"loss.aggregation": "token_mean"},  # 2609.02817
+    "grpo_process": _TOKEN_PPO,  # 2402.03300 section 4.1.3
 }
+
+# Methods whose advantages are centred for one way of averaging, and are biased under another.
+CENTRED_FOR_AGGREGATION = ("vppo", "cliff")
+# Methods that need the first error of a wrong completion.
+LOCATING = ("vppo", "cliff", "grpo_process")
 
 
 # Allowed words of the fields that choose a function.
@@ -62,6 +72,9 @@ CHOICES = {
     "advantage.kind": ("zscore", "centred", "leave_one_out", "raw"),
     "advantage.whiten": ("none", "rows", "tokens"),
     "advantage.ddof": (0, 1),
+    "locate.kind": ("oracle", "monte_carlo"),
+    "locate.no_error": ("last", "none"),
+    "vppo.shorten": ("prompt", "none"),
     "iop.anchor": ("random", "nearest"),
     "iop.audit": ("continuation", "replay", "judge", "none"),
     "iop.audit_cut": ("first_edit", "last_step"),
@@ -101,6 +114,12 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "rollout.chunk_rows": (1, None),
     "advantage.eps": (TINY, None),
     "overlong.penalty_tokens": (0, None),
+    "locate.threshold": (TINY, 1),
+    "locate.continuations": (1, None),
+    "locate.retest": (0, None),
+    "locate.max_generations": (1, None),
+    "vppo.alpha": (0, 1),
+    "cliff.prefix_scale": (0, 1),
     "iop.threshold": (TINY, 1),
     "iop.num_repairs": (1, None),
     "iop.audit_continuations": (1, None),
@@ -200,6 +219,14 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
             f"loss.ratio = {c.loss.ratio!r}: {c.method.name} means {ratio!r};"
             f" start from config.recipe({c.method.name!r}), or name another method"
         )
+    wanted = RECIPES[c.method.name].get("loss.aggregation", "seq_mean_token_mean")
+    if c.method.name in CENTRED_FOR_AGGREGATION and c.loss.aggregation != wanted:
+        problems.append(
+            f"loss.aggregation = {c.loss.aggregation!r}: {c.method.name} centres its advantages for {wanted!r};"
+            " vppo is for seq_mean_token_mean, cliff is its twin for token_mean"
+        )
+    if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name == "gsm8k":
+        problems.append("locate.kind = 'oracle': gsm8k cannot judge steps; choose monte_carlo")
     if c.loss.dual_clip != 0 and c.loss.dual_clip <= 1:
         problems.append(f"loss.dual_clip = {c.loss.dual_clip}: must be 0 (off) or > 1")
     if c.mesh.fsdp == 0:
