@@ -44,9 +44,8 @@ class Cliff:
             return base.Built([], {}, [])
         found = first_errors.find(self.config, groups, stages)
         completions = base.completions(groups)
-        before_error = [
-            0 if c.truncated else n for c, n in zip(completions, found.good_tokens, strict=True)
-        ]
+        over_long = np.array([c.truncated for c in completions])
+        before_error = np.where(over_long, 0, found.good_tokens)
         mask, prefix = first_errors.masks(completions, before_error, self.completion_tokens)
         advantages = _advantages(
             jnp.asarray(found.correct),

@@ -107,12 +107,12 @@ def _metrics(
 
 
 def masks(
-    completions: Sequence[Completion], good_tokens: Sequence[int] | np.ndarray, width: int
+    completions: Sequence[Completion], good_tokens: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """[B, width] bool: tokens of each completion, and the first `good_tokens` of them; one shape for all updates."""
     columns = np.arange(width)[None, :]
     lengths = np.array([len(c.tokens) for c in completions], int)[:, None]
-    return columns < lengths, columns < np.asarray(good_tokens, int)[:, None]
+    return columns < lengths, columns < good_tokens[:, None]
 
 
 def rows_of(values: np.ndarray, completions: Sequence[Completion]) -> list[np.ndarray]:

@@ -50,7 +50,7 @@ class GrpoProcess:
         columns = np.arange(self.completion_tokens)[None, :]
         settings = self.config.advantage
         advantages = _advantages(
-            jnp.asarray(columns < found.good_steps[:, None]),
+            jnp.asarray(columns < found.good_steps[:, None], jnp.float32),
             jnp.asarray(columns <= step_ids.max(axis=1, keepdims=True)),
             jnp.asarray(step_ids),
             jnp.asarray(base.group_ids(groups)),
