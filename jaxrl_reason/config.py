@@ -34,6 +34,7 @@ def base() -> ml_collections.ConfigDict:
     c.overlong = config_methods.overlong()
     c.locate = config_methods.locate()
     c.vppo = config_methods.vppo()
+    c.srl = config_methods.srl()
     c.cliff = config_methods.cliff()
     c.iop = config_methods.iop()
     c.loss = _loss()
@@ -53,6 +54,11 @@ def _task() -> ml_collections.ConfigDict:
     c.modulus = 10  # arithmetic is modulo this, 2..100
     c.operators = "+"  # any of "+-*", each at most once; "+" alone is left out of the text
     c.path = ""  # JSONL of problems, for tasks that read one
+    c.steps = False  # bool: each problem asks for one step of an expert solution (SRL)
+    c.first_step = True  # bool, with `steps`: the first step may be asked for
+    c.last_step = False  # bool, with `steps`: the last step may be asked for
+    c.think = False  # bool, with `steps`: a completion is a <think> block, then the step
+    c.step_end = "eos"  # with `steps`: eos | separator; where the written step ends
     return c
 
 

@@ -70,6 +70,16 @@ def cliff() -> ml_collections.ConfigDict:
     return c
 
 
+def srl() -> ml_collections.ConfigDict:
+    """SRL, arXiv 2510.25992."""
+    c = ml_collections.ConfigDict()
+    c.min_std = (
+        0.01  # epsilon >= 0: groups whose rewards have no larger population std give no signal
+    )
+    c.autojunk = False  # bool: difflib's heuristic for long texts, which changes the reward
+    return c
+
+
 def iop() -> ml_collections.ConfigDict:
     """IOP, arXiv 2605.05226; letters A-N: choices that the paper leaves open."""
     c = ml_collections.ConfigDict()

@@ -56,6 +56,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "vppo": _TOKEN_PPO,  # 2601.18984
     "cliff": _TOKEN_PPO | {"loss.aggregation": "token_mean"},  # 2609.02817
     "grpo_process": _TOKEN_PPO,  # 2402.03300 section 4.1.3
+    "srl": _TOKEN_PPO  # 2510.25992
+    | {"task.steps": True, "task.think": True, "rollout.max_refills": 4},
 }
 
 # Methods whose advantages are centred for one way of averaging, and are biased under another.
@@ -67,6 +69,7 @@ LOCATING = ("vppo", "cliff", "grpo_process")
 # Allowed words of the fields that choose a function.
 CHOICES = {
     "task.name": ("arithmetic", "gsm8k"),
+    "task.step_end": ("eos", "separator"),
     "model.dtype": ("float32", "bfloat16"),
     "method.name": tuple(RECIPES),
     "advantage.kind": ("zscore", "centred", "leave_one_out", "raw"),
@@ -120,6 +123,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "locate.max_generations": (1, None),
     "vppo.alpha": (0, 1),
     "cliff.prefix_scale": (0, 1),
+    "srl.min_std": (0, None),
     "iop.threshold": (TINY, 1),
     "iop.num_repairs": (1, None),
     "iop.audit_continuations": (1, None),
@@ -227,6 +231,14 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         )
     if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name == "gsm8k":
         problems.append("locate.kind = 'oracle': gsm8k cannot judge steps; choose monte_carlo")
+    if c.method.name == "srl" and not c.task.steps:
+        problems.append(
+            "task.steps = False: srl trains on steps of expert solutions; set it to True"
+        )
+    if c.task.think and c.task.step_end == "separator":
+        problems.append(
+            "task.step_end = 'separator': thoughts may hold separators; set task.think to False, or step_end to eos"
+        )
     if c.loss.dual_clip != 0 and c.loss.dual_clip <= 1:
         problems.append(f"loss.dual_clip = {c.loss.dual_clip}: must be 0 (off) or > 1")
     if c.mesh.fsdp == 0:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ml_collections
 
-from jaxrl_reason.methods import base, cliff, grpo_process, iop, outcome, vppo
+from jaxrl_reason.methods import base, cliff, grpo_process, iop, outcome, srl, vppo
 
-_METHODS = {"vppo": vppo.Vppo, "cliff": cliff.Cliff, "grpo_process": grpo_process.GrpoProcess}
+_METHODS = {
+    "vppo": vppo.Vppo,
+    "cliff": cliff.Cliff,
+    "grpo_process": grpo_process.GrpoProcess,
+    "srl": srl.Srl,
+}
 
 
 def make_method(config: ml_collections.ConfigDict, *, completion_tokens: int) -> base.Method:

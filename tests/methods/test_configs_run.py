@@ -28,6 +28,14 @@ SHRUNKEN = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Everything here runs once: compiling is all the time there is."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def policy() -> policies.Policy:
     return policies.load_policy("tiny")
@@ -56,10 +64,13 @@ def one_update(config, policy, engines):
     return built, {name: float(value) for name, value in results.items()}, clock.metrics()
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["rloo", "reinforce_pp", "reinforce_pp_baseline", "vppo", "vppo_mc", "cliff", "grpo_process"],
+METHODS = (
+    *("rloo", "reinforce_pp", "reinforce_pp_baseline"),
+    *("vppo", "vppo_mc", "cliff", "grpo_process", "srl"),
 )
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_one_update(name: str, policy, engines):
     changes = [f"{k}={v}" for k, v in SHRUNKEN.items()]
     config = config_lib.load(CONFIGS / f"{name}_arithmetic.py", changes)
@@ -72,3 +83,5 @@ def test_one_update(name: str, policy, engines):
         assert times["time/locate"] > 0
     elif name in ("vppo", "cliff", "grpo_process"):
         assert built.metrics["process/locate_match_frac"] == 1
+    elif name == "srl":
+        assert 0 < built.metrics["reward/format_ok_frac"] <= 1
