@@ -2,8 +2,9 @@
 
 Host side. Reads: config files. Writes: nothing.
 
-`base()` holds every field. A file in `configs/` starts from it and states differences only; the command line comes
-last: default < config file < `--config.loss.clip_high=0.28`. No code reads a field with a default of its own.
+`base()` holds every field; the methods' own are written down in `config_methods`. A file in `configs/` starts from it
+and states differences only; the command line comes last: default < config file < `--config.loss.clip_high=0.28`.
+No code reads a field with a default of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import ml_collections
 
-from jaxrl_reason import config_rules
+from jaxrl_reason import config_methods, config_rules
 
 
 def base() -> ml_collections.ConfigDict:
@@ -28,10 +29,14 @@ def base() -> ml_collections.ConfigDict:
     c.model = _model()
     c.mesh = _mesh()
     c.rollout = _rollout()
-    c.method = _method()
-    c.advantage = _advantage()
-    c.overlong = _overlong()
-    c.iop = _iop()
+    c.method = config_methods.method()
+    c.advantage = config_methods.advantage()
+    c.overlong = config_methods.overlong()
+    c.locate = config_methods.locate()
+    c.vppo = config_methods.vppo()
+    c.srl = config_methods.srl()
+    c.cliff = config_methods.cliff()
+    c.iop = config_methods.iop()
     c.loss = _loss()
     c.optim = _optim()
     c.train = _train()
@@ -49,6 +54,11 @@ def _task() -> ml_collections.ConfigDict:
     c.modulus = 10  # arithmetic is modulo this, 2..100
     c.operators = "+"  # any of "+-*", each at most once; "+" alone is left out of the text
     c.path = ""  # JSONL of problems, for tasks that read one
+    c.steps = False  # bool: each problem asks for one step of an expert solution (SRL)
+    c.first_step = True  # bool, with `steps`: the first step may be asked for
+    c.last_step = False  # bool, with `steps`: the last step may be asked for
+    c.think = False  # bool, with `steps`: a completion is a <think> block, then the step
+    c.step_end = "eos"  # with `steps`: eos | separator; where the written step ends
     return c
 
 
@@ -82,73 +92,6 @@ def _rollout() -> ml_collections.ConfigDict:
     c.top_p = 1.0  # in (0, 1]; 1: off. Training refuses others, likewise
     c.max_refills = 0  # further rounds of prompts while groups give no signal, >= 0
     c.chunk_rows = 256  # rows that the sampler and the scorer hold at once, >= group_size
-    return c
-
-
-def _method() -> ml_collections.ConfigDict:
-    """The system that makes training rows."""
-    c = ml_collections.ConfigDict()
-    c.name = "iop"  # iop | gspo | grpo | dr_grpo | dapo
-    return c
-
-
-def _advantage() -> ml_collections.ConfigDict:
-    """Advantages of the outcome methods."""
-    c = ml_collections.ConfigDict()
-    c.kind = "zscore"  # zscore | centred | leave_one_out, within the group
-    c.ddof = 0  # 0: population std (the papers), 1: sample std (verl, TRL)
-    c.eps = 1e-6  # > 0, added to the std
-    return c
-
-
-def _overlong() -> ml_collections.ConfigDict:
-    """Completions near or over their budget: DAPO, arXiv 2503.14476."""
-    c = ml_collections.ConfigDict()
-    c.filter = False  # bool: truncated completions get no loss
-    c.penalty_tokens = (
-        0  # L_cache, tokens: soft penalty over the last so many tokens of the budget; 0: off
-    )
-    return c
-
-
-def _iop() -> ml_collections.ConfigDict:
-    """IOP, arXiv 2605.05226; letters A-N: choices that the paper leaves open."""
-    c = ml_collections.ConfigDict()
-    c.threshold = 0.5  # tau_r in (0, 1]: reward at or above it counts as correct
-    c.num_repairs = 2  # G_rep, repairs per failed completion, >= 1
-    c.anchor = "random"  # E: random | nearest correct sample of the group
-    c.reference_anchor = (
-        False  # C: take the data set's solution as anchor where the group has no correct sample
-    )
-    c.audit = "continuation"  # continuation | replay | judge | none
-    c.audit_continuations = 2  # k continuations of the `continuation` audit, >= 1
-    c.audit_cut = "first_edit"  # first_edit | last_step: where that audit cuts the repair
-    c.anchor_copy_similarity = 0.9  # a repair this close to its anchor is a copy, in [0, 1]
-    c.anchor_path_similarity = (
-        0.6  # unless the failed completion was this close to it before, in [0, 1]
-    )
-    c.judge_url = ""  # base URL of an OpenAI-compatible server, for the `judge` audit
-    c.judge_model = ""  # model name sent to it
-    c.judge_timeout_s = 30.0  # seconds per request, > 0
-    c.edit_cost = 0.1  # lambda_edit in [0, 1): score = h (r - edit_cost * normalised distance)
-    c.audit_reject = (
-        "floor"  # L: literal | floor; score of a rejected repair in repair mode: 0 | -edit_cost
-    )
-    c.adv_group = "pair"  # A: pair (-1/+1) | original (z-score of the sampled group) | centred
-    c.unrepaired = "drop"  # B: drop | outcome (whole failed completion as a negative)
-    c.num_edits = 8  # K, edits kept at first; 0: all (no truncation)
-    c.graft = "continue"  # I: splice | continue
-    c.mark_insertion_point = (
-        False  # J: an insertion gates the failed token that stands in its place
-    )
-    c.gate = "edits"  # edits | all: all trains every token of the pair (ablation)
-    c.repair_weight = 0.5  # lambda_rep >= 0; 0: no repair-mode objective, no rows for it
-    c.repair_objective = "rl"  # K: rl (group-normalised scores) | sft (best accepted repair only)
-    c.repair_advantage = "centred"  # K: zscore | centred, over the repairs of one failure
-    c.repair_rows = 256  # most repair-mode rows trained per update, >= 1
-    c.clip_scale = (
-        "sqrt"  # none | sqrt: widen the clip by sqrt(length / gated tokens), at most 5 times
-    )
     return c
 
 
@@ -231,7 +174,7 @@ def recipe(method: str) -> ml_collections.ConfigDict:
     """`base()` with the settings that the method's paper states.
 
     Args:
-      method: iop | gspo | grpo | dr_grpo | dapo.
+      method: a name that `method.name` may have.
     Returns:
       Locked ConfigDict.
     Raises:

@@ -11,11 +11,23 @@ from typing import Any
 
 import ml_collections
 
+# 2501.03262: advantages are normalised over the batch, not within the group; the KL term is k2 beside the loss.
+_REINFORCE_PP = {
+    "advantage.whiten": "tokens",
+    "loss.ratio": "token",
+    "loss.aggregation": "token_mean",
+    "loss.clip_low": 0.2,
+    "loss.clip_high": 0.2,
+    "loss.kl_estimator": "k2",
+}
+
+_TOKEN_PPO = {"loss.ratio": "token", "loss.clip_low": 0.2, "loss.clip_high": 0.2}
+
 # What each method's name means: the fields in which it differs from `base()`.
 RECIPES: dict[str, dict[str, Any]] = {
     "iop": {},  # arXiv 2605.05226 over GSPO
     "gspo": {},  # arXiv 2507.18071
-    "grpo": {"loss.ratio": "token", "loss.clip_low": 0.2, "loss.clip_high": 0.2},  # 2402.03300
+    "grpo": _TOKEN_PPO,  # 2402.03300
     "dr_grpo": {  # 2503.20783
         "advantage.kind": "centred",
         "loss.ratio": "token",
@@ -31,16 +43,41 @@ RECIPES: dict[str, dict[str, Any]] = {
         "overlong.filter": True,
         "rollout.max_refills": 4,
     },
+    "rloo": {  # 2402.14740: the whole completion is one action, so the sum over its tokens
+        "advantage.kind": "leave_one_out",
+        "loss.ratio": "token",
+        "loss.aggregation": "seq_sum_over_const",
+        "loss.clip_low": 0.2,
+        "loss.clip_high": 0.2,
+        "loss.kl_estimator": "k2",
+    },
+    "reinforce_pp": _REINFORCE_PP | {"advantage.kind": "raw"},
+    "reinforce_pp_baseline": _REINFORCE_PP | {"advantage.kind": "centred"},
+    "vppo": _TOKEN_PPO,  # 2601.18984
+    "cliff": _TOKEN_PPO | {"loss.aggregation": "token_mean"},  # 2609.02817
+    "grpo_process": _TOKEN_PPO,  # 2402.03300 section 4.1.3
+    "srl": _TOKEN_PPO  # 2510.25992
+    | {"task.steps": True, "task.think": True, "rollout.max_refills": 4},
 }
+
+# Methods whose advantages are centred for one way of averaging, and are biased under another.
+CENTRED_FOR_AGGREGATION = ("vppo", "cliff")
+# Methods that need the first error of a wrong completion.
+LOCATING = ("vppo", "cliff", "grpo_process")
 
 
 # Allowed words of the fields that choose a function.
 CHOICES = {
     "task.name": ("arithmetic", "gsm8k"),
+    "task.step_end": ("eos", "separator"),
     "model.dtype": ("float32", "bfloat16"),
-    "method.name": ("iop", "gspo", "grpo", "dr_grpo", "dapo"),
-    "advantage.kind": ("zscore", "centred", "leave_one_out"),
+    "method.name": tuple(RECIPES),
+    "advantage.kind": ("zscore", "centred", "leave_one_out", "raw"),
+    "advantage.whiten": ("none", "rows", "tokens"),
     "advantage.ddof": (0, 1),
+    "locate.kind": ("oracle", "monte_carlo"),
+    "locate.no_error": ("last", "none"),
+    "vppo.shorten": ("prompt", "none"),
     "iop.anchor": ("random", "nearest"),
     "iop.audit": ("continuation", "replay", "judge", "none"),
     "iop.audit_cut": ("first_edit", "last_step"),
@@ -80,6 +117,13 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "rollout.chunk_rows": (1, None),
     "advantage.eps": (TINY, None),
     "overlong.penalty_tokens": (0, None),
+    "locate.threshold": (TINY, 1),
+    "locate.continuations": (1, None),
+    "locate.retest": (0, None),
+    "locate.max_generations": (1, None),
+    "vppo.alpha": (0, 1),
+    "cliff.prefix_scale": (0, 1),
+    "srl.min_std": (0, None),
     "iop.threshold": (TINY, 1),
     "iop.num_repairs": (1, None),
     "iop.audit_continuations": (1, None),
@@ -178,6 +222,22 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         problems.append(
             f"loss.ratio = {c.loss.ratio!r}: {c.method.name} means {ratio!r};"
             f" start from config.recipe({c.method.name!r}), or name another method"
+        )
+    wanted = RECIPES[c.method.name].get("loss.aggregation", "seq_mean_token_mean")
+    if c.method.name in CENTRED_FOR_AGGREGATION and c.loss.aggregation != wanted:
+        problems.append(
+            f"loss.aggregation = {c.loss.aggregation!r}: {c.method.name} centres its advantages for {wanted!r};"
+            " vppo is for seq_mean_token_mean, cliff is its twin for token_mean"
+        )
+    if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name == "gsm8k":
+        problems.append("locate.kind = 'oracle': gsm8k cannot judge steps; choose monte_carlo")
+    if c.method.name == "srl" and not c.task.steps:
+        problems.append(
+            "task.steps = False: srl trains on steps of expert solutions; set it to True"
+        )
+    if c.task.think and c.task.step_end == "separator":
+        problems.append(
+            "task.step_end = 'separator': thoughts may hold separators; set task.think to False, or step_end to eos"
         )
     if c.loss.dual_clip != 0 and c.loss.dual_clip <= 1:
         problems.append(f"loss.dual_clip = {c.loss.dual_clip}: must be 0 (off) or > 1")

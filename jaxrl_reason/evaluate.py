@@ -100,9 +100,14 @@ def correct_counts(
     return rewards.reshape(len(problems), num_samples).sum(axis=1)
 
 
+def whole_task(task: Any) -> Any:
+    """What evaluation asks: whole problems, also of a task that trains on single steps (`tasks.steps`)."""
+    return getattr(task, "whole", task)
+
+
 def in_loop(run: Run, params: Any) -> dict[str, float]:
     """Accuracy at temperature 1 and greedy on the run's fixed evaluation problems; the same draws every time."""
-    config, task = run.config.eval, run.task
+    config, task = run.config.eval, whole_task(run.task)
     problems = task.batch(config.seed, 0, config.num_problems)
     key = jax.random.key(config.seed)
     sampled = correct_counts(
@@ -150,6 +155,7 @@ def evaluate(
     Raises:
       ValueError: a k larger than num_samples.
     """
+    task = whole_task(task)
     config = config_lib.base()
     mesh = sharding.make_mesh(config.mesh)
     engine = batching.Engine(

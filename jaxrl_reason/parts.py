@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -288,6 +289,10 @@ def to_batch(run: Run, rows: Sequence[Row], stages: base.Stages) -> TrainBatch:
     )
 
 
+# Sampling stages by the first word of their name; all others belong to repairs.
+_TIMED_AS = {"policy": "generate", "locate": "locate"}
+
+
 def bind_stages(
     run: Run, params: Params, key: jax.Array, verify: VerifyFn, clock: timing.Clock
 ) -> base.Stages:
@@ -296,7 +301,7 @@ def bind_stages(
     temperature = run.config.rollout.temperature
 
     def sample(prompts, *, stage, num_samples=1, temperature=temperature, prefixes=None):
-        with clock.time("generate" if stage.startswith("policy") else "repair"):
+        with clock.time(_TIMED_AS.get(re.split("[-/]", stage)[0], "repair")):
             return engine.sample(
                 params,
                 key,

@@ -124,7 +124,7 @@ def test_all_problems_of_a_config_are_in_one_error():
         "  eval.every = 'ten': must be a int",
         "  loss.clip_hgih: no such field; did you mean loss.clip_high?",
         "  loss.clip_low = 1.0: must be in [0, 1)",
-        "  method.name = 'ppo': must be one of iop, gspo, grpo, dr_grpo, dapo",
+        f"  method.name = 'ppo': must be one of {', '.join(config_rules.RECIPES)}",
         "  optim.learning_rate = nan: must be > 0",
         "  rollout.group_size = 0: must be >= 1",
         "  train.num_updates: missing; start from config.base()",

@@ -28,8 +28,9 @@ _TOOLS = {"ops", "sharding", "metrics", "timing", "tasks", "verify"}
 _MIDDLE = {"models", "algos", "credit"}
 MAY_IMPORT = {
     "types": set(),
-    "config": {"types", "config_rules"},
+    "config": {"types", "config_rules", "config_methods"},
     "config_rules": set(),
+    "config_methods": set(),
     **{unit: _GROUND | _TOOLS for unit in _TOOLS},
     "models": _GROUND | _TOOLS | {"models", "algos", "credit"},
     # What needs a network is handed in: sample_fn, score_fn, verify_fn.

@@ -1,4 +1,5 @@
-"""Advantages of whole completions within their group, and the length penalty that may enter the reward before them.
+"""Advantages of whole completions, within their group or over the batch, and the length penalty that may enter the
+reward before them.
 
 Device side, jit-safe. Reads: rewards and group ids of a Rollout. Writes: nothing.
 """
@@ -91,6 +92,38 @@ def group_advantages(
     centred = jnp.where(mask, above - of_group(jax.ops.segment_sum, above) / size, 0)
     group = _Group(centred, of_group(jax.ops.segment_sum, jnp.square(centred)), size)
     return jax.lax.stop_gradient(ADVANTAGES[kind](group, ddof, eps))
+
+
+def whiten(
+    values: Float[Array, " B"], weights: Num[Array, " B"], *, ddof: int = 0, eps: float = 1e-6
+) -> Float[Array, " B"]:
+    """Values normalised over the whole batch: (x - mean) / (std + eps), row i counted weights_i times.
+
+    Args:
+      values: advantages before it, any real unit.
+      weights: >= 0; 1 in every row, or the row's trained tokens: then all tokens of the batch have mean 0 and std 1. A
+        row of weight 0 counts nowhere and gets 0.
+      ddof: of the std: 0 population, 1 sample.
+      eps: > 0, added to the std.
+    Returns:
+      float32, without gradient. Exactly 0 where all values of the batch are equal.
+    Example:
+      >>> print(whiten(jnp.array([1.0, 0.0, 0.0]), jnp.array([2, 1, 1])).round(3))
+      [ 1. -1. -1.]
+
+    Source: REINFORCE++, arXiv 2501.03262, global advantage normalisation; verl and OpenRLHF weigh by tokens. Unlike a
+      normalisation within the group it is not per prompt: by tokens, a group of equal rewards may get an advantage.
+    """
+    weights = weights.astype(jnp.float32)
+    counted = weights > 0
+    values = jnp.where(counted, values.astype(jnp.float32), 0)
+    # Relative to the lowest value, as in `group_advantages`: equal values then centre to exactly 0.
+    lowest = jnp.min(jnp.where(counted, values, jnp.inf), initial=jnp.inf)
+    above = jnp.where(counted, values - lowest, 0)
+    size = jnp.sum(weights)
+    centred = jnp.where(counted, above - jnp.sum(weights * above) / jnp.maximum(size, 1), 0)
+    variance = jnp.sum(weights * jnp.square(centred)) / jnp.maximum(size - ddof, 1)
+    return jax.lax.stop_gradient(centred / (jnp.sqrt(variance) + eps))
 
 
 def overlong_penalty(

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import ml_collections
 
-from jaxrl_reason.methods import base, iop, outcome
+from jaxrl_reason.methods import base, cliff, grpo_process, iop, outcome, srl, vppo
+
+_METHODS = {
+    "vppo": vppo.Vppo,
+    "cliff": cliff.Cliff,
+    "grpo_process": grpo_process.GrpoProcess,
+    "srl": srl.Srl,
+}
 
 
 def make_method(config: ml_collections.ConfigDict, *, completion_tokens: int) -> base.Method:
-    """Method named by `config.method.name`."""
+    """Method named by `config.method.name`; the names without a class of their own are outcome methods."""
     if config.method.name == "iop":
         return iop.Iop(config)
-    return outcome.Outcome(config, completion_tokens=completion_tokens)
+    make = _METHODS.get(config.method.name, outcome.Outcome)
+    return make(config, completion_tokens=completion_tokens)

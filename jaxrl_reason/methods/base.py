@@ -91,6 +91,17 @@ def judge(
     ]
 
 
+def completions(groups: Sequence[Group]) -> list[Completion]:
+    """Completions of all groups, in order."""
+    return [c for group in groups for c in group.completions]
+
+
+def group_ids(groups: Sequence[Group]) -> np.ndarray:
+    """[B] int32: number of the group of each completion."""
+    sizes = [len(group.completions) for group in groups]
+    return np.repeat(np.arange(len(groups), dtype=np.int32), sizes)
+
+
 def side(
     completion: Completion,
     stages: Stages,

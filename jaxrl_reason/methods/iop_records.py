@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_reason.credit import gate as credit_gate
-from jaxrl_reason.credit import segment
+from jaxrl_reason.credit import locate, segment
 from jaxrl_reason.methods import base
 from jaxrl_reason.types import AuditResult, Completion, PairAlignment, Row, Verdict
 
@@ -107,9 +106,7 @@ def _oracle_metrics(pairs, failures, stages) -> dict[str, float | None]:
 
 def first_edited_step(candidate: Candidate, failure: Failure, stages: base.Stages) -> int:
     """Step of the failed completion in which the first edit stands: IOP's own first error."""
-    steps = steps_of(failure.failed.tokens, stages)
-    position = int(credit_gate.edit_positions(candidate.alignment).failed_start[0])
-    return int(steps[min(position, len(steps) - 1)])
+    return locate.first_edited_step(candidate.alignment, steps_of(failure.failed.tokens, stages))
 
 
 def steps_of(tokens: Sequence[int], stages: base.Stages) -> np.ndarray:

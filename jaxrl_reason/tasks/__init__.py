@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import ml_collections
 
-from jaxrl_reason.tasks import arithmetic, base, gsm8k
+from jaxrl_reason.tasks import arithmetic, base, gsm8k, steps
 
 _TASKS: dict[str, Callable[[ml_collections.ConfigDict], base.Task]] = {
     "arithmetic": lambda c: arithmetic.Arithmetic(c.length, c.modulus, c.operators),
@@ -33,4 +33,13 @@ def make_task(task_config: ml_collections.ConfigDict) -> base.Task:
     """
     if task_config.name not in _TASKS:
         raise ValueError(f"task.name = {task_config.name!r}: must be one of {', '.join(_TASKS)}")
-    return _TASKS[task_config.name](task_config)
+    task = _TASKS[task_config.name](task_config)
+    if not task_config.steps:
+        return task
+    return steps.Steps(
+        task,
+        first=task_config.first_step,
+        last=task_config.last_step,
+        think=task_config.think,
+        stop_at_separator=task_config.step_end == "separator",
+    )

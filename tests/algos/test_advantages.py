@@ -135,3 +135,44 @@ def test_overlong_penalty():
     np.testing.assert_array_equal(off, np.zeros(6))
     with pytest.raises(ValueError, match=r"penalty_tokens = 21: must be in \[0, 20\]"):
         advantages.overlong_penalty(lengths, max_tokens=20, penalty_tokens=21)
+
+
+def test_whitening_by_hand():
+    # By rows: 1, 0, 0, 1: mean 1/2, population std 1/2, sample std sqrt(4 x 1/4 / 3) = 0.57735.
+    values, ones = jnp.array([1.0, 0.0, 0.0, 1.0]), jnp.ones(4, int)
+    np.testing.assert_allclose(advantages.whiten(values, ones), [1, -1, -1, 1], rtol=1e-5)
+    np.testing.assert_allclose(
+        advantages.whiten(values, ones, ddof=1), 0.866025 * np.array([1, -1, -1, 1]), rtol=1e-5
+    )
+    # By tokens: lengths 6, 1, 1, 0: mean 6/8, variance (6/16 + 2 x 9/16) / 8 = 3/16; the last row counts nowhere.
+    got = advantages.whiten(values, jnp.array([6, 1, 1, 0]))
+    want = np.array([0.25, -0.75, -0.75, 0.0]) / np.sqrt(3 / 16)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert float(jnp.sum(got * jnp.array([6, 1, 1, 0]))) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3])
+def test_whitening_of_equal_values_is_exactly_zero(value):
+    got = advantages.whiten(jnp.full(5, value), jnp.array([3, 1, 2, 0, 7]))
+    np.testing.assert_array_equal(got, np.zeros(5))
+
+
+def test_whitening_ignores_padding_permutes_and_takes_bfloat16():
+    rng = np.random.default_rng(2)
+    values, weights = rng.random(8).astype(np.float32), rng.integers(1, 9, 8)
+    whiten = jax.jit(advantages.whiten)
+    want = whiten(jnp.asarray(values), jnp.asarray(weights))
+    np.testing.assert_allclose(
+        want, advantages.whiten(jnp.asarray(values), jnp.asarray(weights)), rtol=1e-5, atol=1e-6
+    )
+    padded = whiten(jnp.append(jnp.asarray(values), jnp.nan), jnp.append(jnp.asarray(weights), 0))
+    np.testing.assert_allclose(padded, [*want, 0], rtol=1e-5, atol=1e-6)
+    order = rng.permutation(8)
+    permuted = whiten(jnp.asarray(values[order]), jnp.asarray(weights[order]))
+    np.testing.assert_allclose(permuted, want[order], rtol=1e-5, atol=1e-6)
+    half = jnp.asarray(values, jnp.bfloat16)
+    got = whiten(half, jnp.asarray(weights))
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(
+        got, whiten(half.astype(jnp.float32), jnp.asarray(weights)), rtol=1e-6
+    )

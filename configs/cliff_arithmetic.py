@@ -1,0 +1,16 @@
+"""Cliff (arXiv 2609.02817), first errors from the task's oracle,
+on list reduction, from the cold start of sft_arithmetic.py.
+
+Command:  jaxrl-reason train --config=configs/cliff_arithmetic.py
+Hardware: 2 CPU cores.
+Result:   not measured.
+"""
+
+from jaxrl_reason import config
+
+
+def get_config():
+    c = config.recipe("cliff")
+    c.run_dir = "runs/cliff_arithmetic"
+    c.model.source = "runs/sft_arithmetic/policy"
+    return c

@@ -1,0 +1,15 @@
+"""REINFORCE++ with the group mean as baseline on list reduction, from the cold start of sft_arithmetic.py.
+
+Command:  jaxrl-reason train --config=configs/reinforce_pp_baseline_arithmetic.py
+Hardware: 2 CPU cores.
+Result:   not measured.
+"""
+
+from jaxrl_reason import config
+
+
+def get_config():
+    c = config.recipe("reinforce_pp_baseline")
+    c.run_dir = "runs/reinforce_pp_baseline_arithmetic"
+    c.model.source = "runs/sft_arithmetic/policy"
+    return c

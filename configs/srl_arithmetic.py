@@ -1,0 +1,18 @@
+"""SRL (arXiv 2510.25992) on list reduction, from the cold start of sft_arithmetic.py; expert steps are demonstrations.
+
+Command:  jaxrl-reason train --config=configs/srl_arithmetic.py
+Hardware: 2 CPU cores.
+Result:   not measured.
+"""
+
+from jaxrl_reason import config
+
+
+def get_config():
+    c = config.recipe("srl")
+    c.run_dir = "runs/srl_arithmetic"
+    c.model.source = "runs/sft_arithmetic/policy"
+    # The cold start has no words to think in, and writes whole solutions: its first step is the one that is asked for.
+    c.task.think = False
+    c.task.step_end = "separator"
+    return c

@@ -1,0 +1,121 @@
+"""Settings of the methods: each with its default, unit and range, for `config.base`.
+
+Host side. Reads: nothing. Writes: nothing.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+
+def method() -> ml_collections.ConfigDict:
+    """The system that makes training rows."""
+    c = ml_collections.ConfigDict()
+    # iop | gspo | grpo | dr_grpo | dapo | rloo | reinforce_pp | reinforce_pp_baseline
+    c.name = "iop"  # vppo | cliff | grpo_process | srl
+    return c
+
+
+def advantage() -> ml_collections.ConfigDict:
+    """Advantages of the outcome methods."""
+    c = ml_collections.ConfigDict()
+    c.kind = "zscore"  # zscore | centred | leave_one_out within the group; raw: the reward itself
+    c.whiten = (
+        "none"  # none | rows | tokens: then z-score over the whole batch, by completion or token
+    )
+    c.ddof = 0  # 0: population std (the papers), 1: sample std (verl, TRL)
+    c.eps = 1e-6  # > 0, added to the std
+    return c
+
+
+def overlong() -> ml_collections.ConfigDict:
+    """Completions near or over their budget: DAPO, arXiv 2503.14476."""
+    c = ml_collections.ConfigDict()
+    c.filter = False  # bool: truncated completions get no loss
+    c.penalty_tokens = (
+        0  # L_cache, tokens: soft penalty over the last so many tokens of the budget; 0: off
+    )
+    return c
+
+
+def locate() -> ml_collections.ConfigDict:
+    """First errors of wrong completions, for the methods that use them: vppo, cliff, grpo_process."""
+    c = ml_collections.ConfigDict()
+    c.kind = "oracle"  # oracle (the task's own) | monte_carlo (binary search, arXiv 2406.06592)
+    c.threshold = 0.5  # tau_r in (0, 1]: reward at or above it counts as correct
+    c.no_error = (
+        "last"  # last | none: a wrong completion without a wrong step: its last step | no credit
+    )
+    c.continuations = 8  # k per probed prefix of the search, >= 1
+    c.retest = 32  # continuations of the second test of a boundary, >= 0; 0: none
+    c.max_generations = 128  # most continuations for one completion, >= 1; beyond: unknown
+    return c
+
+
+def vppo() -> ml_collections.ConfigDict:
+    """VPPO, arXiv 2601.18984."""
+    c = ml_collections.ConfigDict()
+    c.alpha = 0.5  # advantage of a good prefix before the centring, in [0, 1]
+    c.shorten = "prompt"  # prompt | none: take the number of prompt tokens off the good prefix
+    c.relu = False  # bool: no negative advantage on a good prefix (the paper: for instruct models)
+    return c
+
+
+def cliff() -> ml_collections.ConfigDict:
+    """Cliff, arXiv 2609.02817."""
+    c = ml_collections.ConfigDict()
+    c.prefix_scale = (
+        0.0  # lambda in [0, 1]: share of a right completion's advantage before the error
+    )
+    return c
+
+
+def srl() -> ml_collections.ConfigDict:
+    """SRL, arXiv 2510.25992."""
+    c = ml_collections.ConfigDict()
+    c.min_std = (
+        0.01  # epsilon >= 0: groups whose rewards have no larger population std give no signal
+    )
+    c.autojunk = False  # bool: difflib's heuristic for long texts, which changes the reward
+    return c
+
+
+def iop() -> ml_collections.ConfigDict:
+    """IOP, arXiv 2605.05226; letters A-N: choices that the paper leaves open."""
+    c = ml_collections.ConfigDict()
+    c.threshold = 0.5  # tau_r in (0, 1]: reward at or above it counts as correct
+    c.num_repairs = 2  # G_rep, repairs per failed completion, >= 1
+    c.anchor = "random"  # E: random | nearest correct sample of the group
+    c.reference_anchor = (
+        False  # C: take the data set's solution as anchor where the group has no correct sample
+    )
+    c.audit = "continuation"  # continuation | replay | judge | none
+    c.audit_continuations = 2  # k continuations of the `continuation` audit, >= 1
+    c.audit_cut = "first_edit"  # first_edit | last_step: where that audit cuts the repair
+    c.anchor_copy_similarity = 0.9  # a repair this close to its anchor is a copy, in [0, 1]
+    c.anchor_path_similarity = (
+        0.6  # unless the failed completion was this close to it before, in [0, 1]
+    )
+    c.judge_url = ""  # base URL of an OpenAI-compatible server, for the `judge` audit
+    c.judge_model = ""  # model name sent to it
+    c.judge_timeout_s = 30.0  # seconds per request, > 0
+    c.edit_cost = 0.1  # lambda_edit in [0, 1): score = h (r - edit_cost * normalised distance)
+    c.audit_reject = (
+        "floor"  # L: literal | floor; score of a rejected repair in repair mode: 0 | -edit_cost
+    )
+    c.adv_group = "pair"  # A: pair (-1/+1) | original (z-score of the sampled group) | centred
+    c.unrepaired = "drop"  # B: drop | outcome (whole failed completion as a negative)
+    c.num_edits = 8  # K, edits kept at first; 0: all (no truncation)
+    c.graft = "continue"  # I: splice | continue
+    c.mark_insertion_point = (
+        False  # J: an insertion gates the failed token that stands in its place
+    )
+    c.gate = "edits"  # edits | all: all trains every token of the pair (ablation)
+    c.repair_weight = 0.5  # lambda_rep >= 0; 0: no repair-mode objective, no rows for it
+    c.repair_objective = "rl"  # K: rl (group-normalised scores) | sft (best accepted repair only)
+    c.repair_advantage = "centred"  # K: zscore | centred, over the repairs of one failure
+    c.repair_rows = 256  # most repair-mode rows trained per update, >= 1
+    c.clip_scale = (
+        "sqrt"  # none | sqrt: widen the clip by sqrt(length / gated tokens), at most 5 times
+    )
+    return c

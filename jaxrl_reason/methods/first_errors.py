@@ -1,0 +1,123 @@
+"""First errors of the wrong completions of an update: what VPPO, Cliff and process-supervised GRPO share.
+
+Host side. Reads: nothing. Writes: nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from jaxrl_reason.credit import locate, segment
+from jaxrl_reason.methods import base
+from jaxrl_reason.types import Completion
+
+
+class FirstErrors(NamedTuple):
+    """One entry per completion of the update, B in all; correct ones are never sent to the locator."""
+
+    correct: np.ndarray  # [B] bool
+    good_steps: (
+        np.ndarray
+    )  # [B] int: steps before the first error; all of a correct completion, 0 where unknown
+    good_tokens: np.ndarray  # [B] int: tokens before it, likewise
+    step_ids: list[np.ndarray]  # per completion [length] int
+    metrics: dict[str, float]
+
+
+def find(
+    config: ml_collections.ConfigDict, groups: Sequence[base.Group], stages: base.Stages
+) -> FirstErrors:
+    """Locate the first error of every wrong completion, by `config.locate`.
+
+    Where no step was found wrong, `locate.no_error` says which is: the last one, or none is to be credited. An unknown
+    first error never gives credit.
+
+    Args:
+      config: its `locate` part is read.
+      groups: judged groups of the update.
+      stages: functions of the locator.
+    Returns:
+      FirstErrors, with `process/*` metrics.
+    """
+    settings = config.locate
+    completions = base.completions(groups)
+    problems = [g.problem for g in groups for _ in g.completions]
+    rewards = np.concatenate([g.rewards for g in groups]) if groups else np.zeros(0)
+    correct = rewards >= settings.threshold
+    step_ids = [
+        segment.step_ids(c.tokens, stages.pieces, stages.step_separator) for c in completions
+    ]
+    by_tokens = {c.tokens: ids for c, ids in zip(completions, step_ids, strict=True)}
+    locator = locate.make_locator(
+        settings,
+        step_ids_fn=lambda tokens: by_tokens[tuple(tokens)],
+        first_error=stages.first_error,
+        sample_fn=stages.sample,
+        verify_fn=stages.verify,
+        encode_prompt=stages.policy_prompt,
+    )
+    wrong = np.flatnonzero(~correct)
+    own = [completions[i] for i in wrong]
+    located = locator([problems[i] for i in wrong], own)
+    good_steps = np.array([int(ids[-1]) + 1 if len(ids) else 0 for ids in step_ids], int)
+    good_tokens = np.array([len(c.tokens) for c in completions], int)
+    for i, step, token in zip(wrong, *located.first_error, strict=True):
+        if step == locate.NONE and settings.no_error == "last":
+            step = good_steps[i] - 1
+            token = locate.first_token(completions[i], step_ids[i], int(step))
+        # A missing step is charged to the last one: no wrong completion has credit in all of its steps.
+        good_steps[i] = np.clip(step, 0, max(good_steps[i] - 1, 0))
+        good_tokens[i] = max(token, 0)
+    metrics = _metrics(located, own, stages, [problems[i] for i in wrong])
+    return FirstErrors(correct, good_steps, good_tokens, step_ids, metrics)
+
+
+def _metrics(
+    located: locate.Located, wrong: Sequence[Completion], stages: base.Stages, problems
+) -> dict[str, float]:
+    """Where errors are, what finding them cost and, where there is an oracle, how well they were found."""
+    if not wrong:
+        return {"process/locate_generations": 0.0}
+    steps, tokens = located.first_error
+    known = steps >= 0
+    metrics = {
+        "process/locate_generations": float(located.generations.sum()),
+        "process/locate_unknown_frac": float(np.mean(steps == locate.UNKNOWN)),
+        "process/locate_none_frac": float(np.mean(steps == locate.NONE)),
+    }
+    if known.any():
+        lengths = np.array([len(c.tokens) for c in wrong])
+        metrics["process/first_error_step"] = float(steps[known].mean())
+        metrics["process/prefix_frac"] = float(
+            np.mean(tokens[known] / np.maximum(lengths[known], 1))
+        )
+    if stages.first_error is not None:
+        truth = np.array(
+            [stages.first_error(p, c.text) for p, c in zip(problems, wrong, strict=True)]
+        )
+        # An error put too late rewards wrong steps: the harmful kind.
+        metrics["process/locate_match_frac"] = float(np.mean(steps == truth))
+        metrics["process/locate_earlier_frac"] = float(np.mean(known & (steps < truth)))
+        metrics["process/locate_later_frac"] = float(np.mean(known & (steps > truth)))
+    return metrics
+
+
+def masks(
+    completions: Sequence[Completion], good_tokens: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """[B, width] bool: tokens of each completion, and the first `good_tokens` of them; one shape for all updates."""
+    columns = np.arange(width)[None, :]
+    lengths = np.array([len(c.tokens) for c in completions], int)[:, None]
+    return columns < lengths, columns < good_tokens[:, None]
+
+
+def rows_of(values: np.ndarray, completions: Sequence[Completion]) -> list[np.ndarray]:
+    """Rows of a [B, width] array without their padding, float32."""
+    return [
+        np.asarray(row[: len(c.tokens)], np.float32)
+        for row, c in zip(np.asarray(values), completions, strict=True)
+    ]

@@ -1,0 +1,154 @@
+"""Next steps of expert solutions: each problem asks for one step, given those before it.
+
+Host side. Reads: nothing. Writes: nothing. Source of the cut: SRL, arXiv 2510.25992 section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrl_reason.tasks import base
+from jaxrl_reason.types import Problem, Verdict
+from jaxrl_reason.verify import similarity
+
+_THINK = (
+    "\nThink first, as freely as you like, between <think> and </think>."
+    " Then write the next step of this solution, and nothing behind it.\n"
+)
+
+
+class Instance(NamedTuple):
+    """One cut of a solution."""
+
+    given: str  # text up to and with the separator before the step; "" before the first
+    step: str  # the expert's step, stripped
+
+
+def instances(solution: str, separator: str, *, first: bool, last: bool) -> list[Instance]:
+    """All cuts of a solution of N steps: N - 1 with one end included, as in the paper.
+
+    Args:
+      solution: a right solution.
+      separator: text that ends a step.
+      first: the first step may be asked for, with nothing given.
+      last: the last step may be asked for. The paper's formula includes the first and leaves the last out.
+    Returns:
+      Instances in order; empty steps are left out.
+    Example:
+      >>> instances("1 5 2 ; 1 7 ; 8 ; = 8", ";", first=False, last=False)
+      [Instance(given='1 5 2 ;', step='1 7'), Instance(given='1 5 2 ; 1 7 ;', step='8')]
+    """
+    parts = solution.split(separator)
+    cuts, start = [], 0
+    for part in parts:
+        cuts.append(Instance(solution[:start], part.strip()))
+        start += len(part) + len(separator)
+    cuts = [cut for cut in cuts if cut.step]
+    return cuts[0 if first else 1 : len(cuts) if last else -1]
+
+
+class Steps:
+    """A task whose problems are single steps of another task's solutions. A Task.
+
+    The expert solution is the problem's reference or, without one, a demonstration of the task.
+
+    Args:
+      whole: the other task; evaluation stays with it.
+      first, last: see `instances`.
+      think: the completion is a <think> block and the step, and the prompt says so.
+      stop_at_separator: the step ends at the first separator, whatever follows: for policies that write whole
+        solutions. Otherwise the completion is the step.
+    Example:
+      >>> from jaxrl_reason.tasks import arithmetic
+      >>> task = Steps(arithmetic.Arithmetic(length=3), first=True, last=False, think=False, stop_at_separator=True)
+      >>> (problem,) = task.batch(0, 1, 1)
+      >>> task.policy_prompt(problem), problem.answer
+      ('solve 4 9 9 : 3 9 ;', '2')
+    """
+
+    def __init__(
+        self, whole: base.Task, *, first: bool, last: bool, think: bool, stop_at_separator: bool
+    ):
+        self.whole = whole
+        self.first, self.last, self.think = first, last, think
+        self.stop_at_separator = stop_at_separator
+        self.name = f"{whole.name}_steps"
+        self.tokenizer_name = whole.tokenizer_name
+        self.step_separator, self.answer_marker = whole.step_separator, whole.answer_marker
+        # Evaluation on whole problems goes through the same sampler, so that its budget must hold them.
+        self.completion_tokens = whole.completion_tokens
+        self.prompt_tokens = whole.prompt_tokens + whole.completion_tokens
+        self.prompt_tokens += len(_THINK.encode()) if think else 0
+        self.repair_prompt_tokens = whole.repair_prompt_tokens
+
+    def batch(self, seed: int, update: int, num_problems: int, attempt: int = 0) -> list[Problem]:
+        """One step of each problem of the other task's batch, uniformly; a pure function of its arguments.
+
+        A solution that has no step to ask for gives its place to the next one that has.
+
+        Raises:
+          ValueError: no solution of the batch has one, or there is no expert.
+        """
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(update, attempt, 1)))
+        cut = []
+        for problem in self.whole.batch(seed, update, num_problems, attempt):
+            found = instances(
+                self._expert(problem, rng), self.step_separator, first=self.first, last=self.last
+            )
+            if found:
+                cut.append((problem, found))
+        if num_problems and not cut:
+            raise ValueError(
+                f"{self.whole.name}: no solution of {num_problems} has a step to ask for;"
+                " set task.first_step or task.last_step"
+            )
+        problems = []
+        for i in range(num_problems):
+            problem, found = cut[i % len(cut)]
+            number = int(rng.integers(len(found)))
+            instance = found[number]
+            meta = {"given": instance.given, "whole": problem, "separator": self.step_separator}
+            name = f"{problem.id}-step-{number}-{i // len(cut)}"
+            problems.append(Problem(name, problem.prompt, instance.step, meta=meta))
+        return problems
+
+    def _expert(self, problem: Problem, rng: np.random.Generator) -> str:
+        if problem.reference is not None:
+            return problem.reference
+        if not isinstance(self.whole, base.Demonstrator):
+            raise ValueError(
+                f"problem {problem.id}: has no reference solution, and {self.whole.name} cannot make one"
+            )
+        return self.whole.demonstrate(problem, rng)
+
+    def policy_prompt(self, problem: Problem) -> str:
+        """The other task's prompt with the given steps behind it, as if the policy had written them."""
+        prompt = self.whole.policy_prompt(problem.meta["whole"])
+        given = problem.meta["given"]
+        if given and not prompt[-1:].isspace():
+            given = f" {given}"
+        return prompt + given + (_THINK if self.think else "")
+
+    def repair_prompt(self, problem: Problem, failed: str, anchor: str) -> str:
+        """That of the other task."""
+        return self.whole.repair_prompt(problem.meta["whole"], failed, anchor)
+
+    def verify(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+        """Reward: similarity of the written step to the expert's; 0 and `unparsable` where the format is wrong.
+
+        Raises:
+          ValueError: different lengths.
+        """
+        separator = self.step_separator if self.stop_at_separator else None
+        verdicts = []
+        for problem, text in zip(problems, completions, strict=True):
+            step = similarity.written_step(text, think=self.think, separator=separator)
+            if step is None:
+                verdicts.append(Verdict(0.0, None, "unparsable"))
+                continue
+            reward = similarity.similarity(step, problem.answer)
+            verdicts.append(Verdict(reward, step, "correct" if reward == 1 else "wrong"))
+        return verdicts

@@ -1,0 +1,70 @@
+"""How close a written step is to the expert's: format check and Ratcliff-Obershelp similarity.
+
+Host side. Reads: nothing. Writes: nothing.
+
+`cydifflib` computes the same numbers as Python's `difflib` (a test compares them) 8 to 25 times as fast: 0.07 instead
+of 1.0 ms for two steps of 230 characters, 3.8 instead of 98 ms for 1,900. It has no wheels for Python 3.14 yet, so
+where it is not installed, `difflib` does the work.
+"""
+
+from __future__ import annotations
+
+try:
+    from cydifflib import SequenceMatcher
+except ImportError:
+    from difflib import SequenceMatcher
+
+_OPEN, _CLOSE = "<think>", "</think>"
+_SOLUTION = ("<solution>", "</solution>")
+
+
+def similarity(step: str, expert: str, *, autojunk: bool = False) -> float:
+    """R = 2 M / (|step| + |expert|), with M the characters in matching blocks.
+
+    The longest common block comes first, then the same left and right of it. Not symmetric: which blocks are found
+    depends on which text comes first.
+
+    Args:
+      step: what the model wrote, stripped.
+      expert: the expert's step, stripped.
+      autojunk: leave out characters that make up more than 1% of an expert's step of 200 or more, as `difflib` does by
+        default. That lowers the score of near copies; it is here for comparison only.
+    Returns:
+      In [0, 1]; 1 for equal texts, also two empty ones.
+    Example:
+      >>> similarity("abcd", "bcde"), similarity("tide", "diet"), similarity("diet", "tide")
+      (0.75, 0.25, 0.5)
+
+    Source: SRL, arXiv 2510.25992 section 3; J. W. Ratcliff and D. E. Metzener, Dr. Dobb's Journal, July 1988.
+    """
+    return SequenceMatcher(None, step, expert, autojunk=autojunk).ratio()
+
+
+def written_step(completion: str, *, think: bool, separator: str | None) -> str | None:
+    """The one step that a completion consists of, stripped; None where its format is wrong.
+
+    Args:
+      completion: text, special tokens left out.
+      think: the completion is one closed <think> block and then the step; without it there is no block at all.
+      separator: the step ends before the first one; None: it ends with the completion.
+    Returns:
+      The step without any <solution> tags around it; None where it is empty, or the blocks are not as they must be.
+    Example:
+      >>> written_step("<think>carry 1</think> 8 + 5 = 13", think=True, separator=None)
+      '8 + 5 = 13'
+      >>> written_step("1 7 ; 8 ; = 8", think=False, separator=";")
+      '1 7'
+    """
+    blocks = int(think)
+    if completion.count(_OPEN) != blocks or completion.count(_CLOSE) != blocks:
+        return None
+    if think:
+        thought, _, completion = completion.partition(_CLOSE)
+        if not thought.lstrip().startswith(_OPEN):
+            return None
+    step = completion.strip()
+    for tag in _SOLUTION:
+        step = step.replace(tag, "")
+    if separator is not None:
+        step = step.partition(separator)[0]
+    return step.strip() or None

@@ -1,0 +1,87 @@
+"""Each arithmetic config of a method, shrunken, does one update: problems, samples, verdicts, rows, loss, new state."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxrl_reason import config as config_lib
+from jaxrl_reason import parts, sharding, timing, train
+from jaxrl_reason.models import policy as policies
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+SHRUNKEN = {
+    "model.source": "tiny",
+    "task.length": 3,
+    "task.modulus": 5,
+    "rollout.num_prompts": 4,
+    "rollout.group_size": 4,
+    "rollout.chunk_rows": 16,
+    "rollout.max_refills": 0,
+    "locate.continuations": 4,
+    "locate.retest": 4,
+    "optim.microbatch_rows": 16,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Everything here runs once: compiling is all the time there is."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def policy() -> policies.Policy:
+    return policies.load_policy("tiny")
+
+
+@pytest.fixture(scope="module")
+def engines() -> dict:
+    """Engines by their shapes: they hold the compiled samplers, and no parameters."""
+    return {}
+
+
+def one_update(config, policy, engines):
+    """(built rows, metrics of the loss, seconds by stage) of the first update."""
+    mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
+    run = parts.make_run(config, policy=policy, mesh=mesh)
+    run = dataclasses.replace(run, engine=engines.setdefault(run.engine.shapes, run.engine))
+    clock = timing.Clock()
+    stages = parts.bind_stages(run, policy.params, jax.random.key(0), run.task.verify, clock)
+    groups, _ = train.collect(run, stages, 0)
+    built = run.method.build(groups, stages, np.random.default_rng(0))
+    optimizer = parts.make_optimizer(run)
+    state = parts.first_state(run, optimizer)
+    batch = parts.place_batch(run, parts.to_batch(run, built.rows, stages))
+    state, results = parts.make_update(run, optimizer)(state, batch)
+    assert int(state.num_updates) == 1
+    return built, {name: float(value) for name, value in results.items()}, clock.metrics()
+
+
+METHODS = (
+    *("rloo", "reinforce_pp", "reinforce_pp_baseline"),
+    *("vppo", "vppo_mc", "cliff", "grpo_process", "srl"),
+)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_update(name: str, policy, engines):
+    changes = [f"{k}={v}" for k, v in SHRUNKEN.items()]
+    config = config_lib.load(CONFIGS / f"{name}_arithmetic.py", changes)
+    built, results, times = one_update(config, policy, engines)
+    assert len(built.rows) == 16
+    assert results["policy/tokens"] == sum(row.gate.sum() for row in built.rows) > 0
+    assert np.isfinite(list(results.values())).all()
+    if name == "vppo_mc":
+        assert built.metrics["process/locate_generations"] > 0
+        assert times["time/locate"] > 0
+    elif name in ("vppo", "cliff", "grpo_process"):
+        assert built.metrics["process/locate_match_frac"] == 1
+    elif name == "srl":
+        assert 0 < built.metrics["reward/format_ok_frac"] <= 1
