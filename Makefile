@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test parity lint format bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install, then train a tiny policy from nothing on this machine"
 	@echo "make test    install, then all checks: lint, format, tests"
+	@echo "make parity  install PyTorch as well, then compare every model family with transformers"
 	@echo "make lint    lint and format checks alone"
 	@echo "make format  rewrite files in the project's format"
 	@echo "make bench   install, then the speed benchmarks"
@@ -22,6 +23,10 @@ demo: $(VENV)/installed-run
 # Files of tests stay whole: the tests of one share what is costly to make.
 test: lint
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
+
+# Warnings of PyTorch and XLA are not ours.
+parity: $(VENV)/installed-parity
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m pytest -q -s -W default tests/parity/live.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -55,3 +60,8 @@ $(VENV)/installed-test: pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) with test tools (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@ $(VENV)/installed-run
+
+$(VENV)/installed-parity: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV) with PyTorch (many minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,parity]'
+	@touch $@ $(VENV)/installed-test $(VENV)/installed-run

@@ -1,4 +1,4 @@
-"""The command line: `jaxrl-reason train | sft | evaluate | report | demo`.
+"""The command line: `jaxrl-reason train | sft | evaluate | export | report | demo`.
 
 Host side. Reads: arguments, config files. Writes: messages to standard error; results of `evaluate`
 and `report` to standard output. Exit status: 0 done, 1 the work failed, 2 the request was wrong; no
@@ -125,10 +125,14 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     add("sft", _sft, "cold start: supervised training of a first policy", config=True)
     evaluate = add("evaluate", _evaluate, "measure a policy on the task of a config", config=True)
-    evaluate.add_argument("policy", metavar="POLICY", help="run folder, policy folder or preset")
+    evaluate.add_argument(
+        "policy", metavar="POLICY", help="run, policy or Hugging Face folder, or preset"
+    )
     evaluate.add_argument(
         "--k", type=int, nargs="+", default=None, metavar="K", help="k of pass@k; default: 1"
     )
+    export = add("export", _export, "write a policy as a Hugging Face checkpoint", config=False)
+    _add_export_arguments(export)
     report = add("report", _report, "write an HTML page that compares runs", config=False)
     report.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     report.add_argument(
@@ -142,6 +146,17 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--run_dir", default="runs/demo", metavar="FOLDER", help="default: runs/demo")
     return parser
+
+
+def _add_export_arguments(export: argparse.ArgumentParser) -> None:
+    export.add_argument("policy", metavar="POLICY", help="run folder, policy folder or preset")
+    export.add_argument("out", metavar="OUT", help="new or empty folder")
+    export.add_argument(
+        "--param_dtype",
+        choices=("float32", "bfloat16"),
+        default=None,
+        help="of the written weights; default: as they are",
+    )
 
 
 def _load_config(options: argparse.Namespace, assignments: Sequence[str]) -> Any:
@@ -159,7 +174,7 @@ def _prepare_process(options: argparse.Namespace) -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # Orbax logs the stack of an error that it also raises; ours names folder, cause and fix.
     logging.getLogger("absl").addFilter(lambda record: "raised an exception" not in record.msg)
-    if options.distributed:
+    if getattr(options, "distributed", False):
         import jax
 
         jax.distributed.initialize()
@@ -197,6 +212,16 @@ def _evaluate(options: argparse.Namespace, assignments: Sequence[str]) -> None:
         seed=config.eval.seed,
     )
     print(json.dumps(results, indent=2))
+
+
+def _export(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    _refuse(assignments)
+    _prepare_process(options)
+    from jaxrl_reason.models import policy
+
+    loaded = policy.load_policy(options.policy)
+    policy.export_policy(options.out, loaded, param_dtype=options.param_dtype)
+    print(options.out)
 
 
 def _report(options: argparse.Namespace, assignments: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ def _task() -> ml_collections.ConfigDict:
 def _model() -> ml_collections.ConfigDict:
     """The policy to start from."""
     c = ml_collections.ConfigDict()
-    c.source = "tiny"  # preset (tiny | small) for random weights, or a folder to start from
+    c.source = "tiny"  # preset (tiny | small), policy folder or Hugging Face folder
     c.dtype = "float32"  # compute dtype: float32 | bfloat16
     c.remat = False  # bool: recompute activations in the backward pass
     return c

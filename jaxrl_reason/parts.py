@@ -100,6 +100,7 @@ def make_run(
             mesh=mesh,
             tokenizer=tokenizers.make_tokenizer(task.tokenizer_name),
             seed=config.seed,
+            param_dtype="float32",  # small updates would be lost in bfloat16
         )
     shapes = shapes_of(config, task)
     method = method or make_method(config, completion_tokens=shapes.completion)

@@ -166,9 +166,10 @@ _MUON_RATE = 2.0  # of AdamW's learning rate
 
 def _matrix_axes(axes: tuple[str | None, ...]) -> optax.contrib.MuonDimensionNumbers | None:
     """Axes that a layer's weight sums over, and those that it makes; None: no matrix of a layer."""
-    if axes[0] != "layers" or len(axes) < 3:
+    inner = tuple(i for i, name in enumerate(axes) if name not in ("layers", "experts"))
+    # Biases and norms are no matrices; a router of one is left to AdamW too.
+    if axes[0] != "layers" or "embed" not in axes or len(inner) < 2:
         return None
-    inner = tuple(range(1, len(axes)))
     split = inner[:-1] if axes[-1] == "embed" else inner[:1]
     return optax.contrib.MuonDimensionNumbers(split, inner[len(split) :])
 

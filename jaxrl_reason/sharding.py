@@ -32,6 +32,7 @@ RULES: Mapping[str, MeshAxes] = {
     "kv_heads": "tensor",
     "head_dim": None,
     "mlp": "tensor",
+    "experts": None,
     "layers": None,
 }
 

@@ -51,6 +51,17 @@ def test_muon_turns_the_matrices_of_the_layers_and_leaves_the_rest_to_adamw(tmp_
         assert 0.7 < np.sqrt(np.mean(np.square(change))) / (0.2 * 2 * RATE) < 1.3
 
 
+def test_muon_leaves_biases_and_routers_and_takes_experts_one_by_one():
+    assert sft._matrix_axes(("layers", "heads", "head_dim")) is None
+    assert sft._matrix_axes(("layers", "embed", "experts")) is None
+    for axes, expected in (
+        (("layers", "experts", "embed", "mlp"), ((2,), (3,))),
+        (("layers", "experts", "mlp", "embed"), ((2,), (3,))),
+        (("layers", "heads", "head_dim", "embed"), ((1, 2), (3,))),
+    ):
+        assert tuple(sft._matrix_axes(axes)) == expected
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_moments_live_beside_their_parameters_on_eight_devices(tmp_path, optimizer):
     run = make_run(tmp_path, optimizer)

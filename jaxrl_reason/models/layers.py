@@ -1,4 +1,4 @@
-"""The parts of a decoder layer of the Qwen3 family, and the sizes that they share.
+"""The parts of a decoder layer: attention, MLP, norms.
 
 Device side, jit-safe. Reads: activations. Writes: nothing.
 
@@ -6,8 +6,6 @@ Shape letters: B rows, t tokens per row in this call, D width, H query heads, K 
 """
 
 from __future__ import annotations
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -17,67 +15,9 @@ from jaxtyping import Array
 
 from jaxrl_reason import sharding
 from jaxrl_reason.models import cache as kv
+from jaxrl_reason.models import moe
+from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.ops import attention
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Sizes and switches of one model.
-
-    Example:
-      >>> ModelConfig(vocab_size=8, num_layers=1, d_model=4, num_heads=2, num_kv_heads=1, head_dim=2, d_ff=8).tied
-      True
-    """
-
-    vocab_size: int  # V >= 1
-    num_layers: int  # L >= 1
-    d_model: int  # D >= 1
-    num_heads: int  # H >= 1
-    num_kv_heads: int  # K, divides H
-    head_dim: int  # E, even
-    d_ff: int  # F >= 1
-    rope_theta: float = 1_000_000.0  # > 0, base of the rotary wavelengths
-    rms_eps: float = 1e-6  # > 0
-    tied: bool = True  # the head is the embedding
-    qk_norm: bool = True  # RMSNorm on each query and key head
-    dtype: str = "float32"  # compute dtype: float32 | bfloat16
-    param_dtype: str = "float32"  # float32 | bfloat16
-    remat: bool = False  # recompute a layer's activations in the backward pass
-
-    def __post_init__(self) -> None:
-        sizes = (
-            "vocab_size",
-            "num_layers",
-            "d_model",
-            "num_heads",
-            "num_kv_heads",
-            "head_dim",
-            "d_ff",
-        )
-        problems = [
-            f"{x} = {getattr(self, x)}: must be >= 1" for x in sizes if getattr(self, x) < 1
-        ]
-        if not problems and self.num_heads % self.num_kv_heads:
-            problems.append(
-                f"num_kv_heads = {self.num_kv_heads}: must divide num_heads = {self.num_heads}"
-            )
-        if self.head_dim % 2:
-            problems.append(f"head_dim = {self.head_dim}: must be even, rotary halves are paired")
-        for name in ("dtype", "param_dtype"):
-            if getattr(self, name) not in ("float32", "bfloat16"):
-                problems.append(
-                    f"{name} = {getattr(self, name)!r}: must be one of float32, bfloat16"
-                )
-        if problems:
-            raise ValueError("bad model config:\n" + "\n".join(f"  {p}" for p in problems))
-
-
-def rope_angles(positions_Bt: Array, config: ModelConfig) -> tuple[Array, Array]:
-    """cos and sin [B, t, 1, E/2], float32: bfloat16 cannot tell neighbouring positions apart beyond 256."""
-    exponent = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-    frequency = config.rope_theta**-exponent
-    angle = positions_Bt.astype(jnp.float32)[..., None, None] * frequency[None, None, None]
-    return jnp.cos(angle), jnp.sin(angle)
 
 
 def _rotate(x_BtHE: Array, cos: Array, sin: Array) -> Array:
@@ -120,6 +60,13 @@ def _weight(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[st
     return weight.astype(config.dtype)
 
 
+def _bias(module: nn.Module, name: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> Array:
+    """A bias in the compute dtype, first 0, with axes for rows and tokens before its own."""
+    init = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+    bias = module.param(name, init, shape, jnp.dtype(module.config.param_dtype))
+    return bias.astype(module.config.dtype)[None, None]
+
+
 def _linear(x_BtI: Array, weight: Array) -> Array:
     """Sum over the last axis of x and the first of the weight, as one product of two matrices.
 
@@ -147,6 +94,10 @@ class Attention(nn.Module):
         wv = _weight(self, "wv", (D, K, E), ("embed", "kv_heads", "head_dim"))
         wo = _weight(self, "wo", (H, E, D), ("heads", "head_dim", "embed"))
         q_BtHE, k_BtKE, v_BtKE = _linear(x_BtD, wq), _linear(x_BtD, wk), _linear(x_BtD, wv)
+        if c.qkv_bias:
+            q_BtHE += _bias(self, "bq", (H, E), ("heads", "head_dim"))
+            k_BtKE += _bias(self, "bk", (K, E), ("kv_heads", "head_dim"))
+            v_BtKE += _bias(self, "bv", (K, E), ("kv_heads", "head_dim"))
         if c.qk_norm:
             q_BtHE = RMSNorm(c, "head_dim", name="q_norm")(q_BtHE)
             k_BtKE = RMSNorm(c, "head_dim", name="k_norm")(k_BtKE)
@@ -191,5 +142,6 @@ class Layer(nn.Module):
             RMSNorm(c, "embed", name="attention_norm")(x_BtD), cache, shared
         )
         x_BtD = sharding.constrain(x_BtD + attended, self.mesh, rows)
-        x_BtD = x_BtD + MLP(c, name="mlp")(RMSNorm(c, "embed", name="mlp_norm")(x_BtD))
+        mlp = MLP(c, name="mlp") if c.experts is None else moe.Experts(c, name="mlp")
+        x_BtD = x_BtD + mlp(RMSNorm(c, "embed", name="mlp_norm")(x_BtD))
         return sharding.constrain(x_BtD, self.mesh, rows), cache

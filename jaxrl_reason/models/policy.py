@@ -1,6 +1,7 @@
 """A policy: parameters, tokenizer and the function between them, from a preset or a folder and back to one.
 
-Host side, except `Policy.apply` (device side, jit-safe). Reads: a policy folder. Writes: the same.
+Host side, except `Policy.apply` (device side, jit-safe). Reads: a policy folder, or a Hugging Face one. Writes:
+the same.
 
 | file in a policy folder | holds |
 | --- | --- |
@@ -25,13 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-import transformers
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_reason import sharding
+from jaxrl_reason.models import convert, families, pretrained, transformer
 from jaxrl_reason.models import tokenizer as tokenizers
-from jaxrl_reason.models import transformer
+from jaxrl_reason.models.model_config import ExpertsConfig, RopeScaling
 from jaxrl_reason.types import Params
 
 _MODEL_FILE = "model.json"
@@ -61,17 +62,20 @@ def load_policy(
     mesh: Mesh | None = None,
     tokenizer: Any = None,
     seed: int = 0,
+    param_dtype: str | None = None,
 ) -> Policy:
     """A policy with random weights (preset) or with those of a folder.
 
     Args:
-      source: name of a preset, a folder written by `save_policy`, or a run folder that has one in `policy/`.
+      source: name of a preset, a folder written by `save_policy`, a run folder that has one in `policy/`, or a
+        Hugging Face checkpoint folder (config.json, safetensors, tokenizer.json) of a family in `families`.
       dtype: compute dtype, float32 or bfloat16. Parameters keep the dtype they have.
       remat: recompute activations in the backward pass.
       mesh: where parameters are placed, split as `sharding.RULES` say; None: the default device.
-      tokenizer: of a preset; the arithmetic one by default, and it sets the vocabulary size. For a folder, which has
-        its own: what it must be equal to.
+      tokenizer: of a preset; the arithmetic one by default, and it sets the vocabulary size. For a policy folder,
+        which has its own: what it must be equal to, unless it came with a checkpoint. A checkpoint's own is kept.
       seed: of random weights.
+      param_dtype: float32 or bfloat16, of a folder's parameters; None: the one that they have.
     Returns:
       Policy.
     Raises:
@@ -89,9 +93,14 @@ def load_policy(
             transformer.PRESETS[source], vocab_size=len(tokenizer), dtype=dtype, remat=remat
         )
         params = _random_params(config, mesh, seed)
+        return Policy(config, params, tokenizer, _make_apply(config, mesh))
+    folder = _policy_folder(source)
+    if not (folder / _MODEL_FILE).is_file():
+        config, params, tokenizer = _read_checkpoint(folder, mesh, param_dtype)
+        config = dataclasses.replace(config, dtype=dtype, remat=remat)
     else:
-        folder = _policy_folder(source)
         config = dataclasses.replace(_read_config(folder / _MODEL_FILE), dtype=dtype, remat=remat)
+        config = dataclasses.replace(config, param_dtype=param_dtype or config.param_dtype)
         tokenizer = _read_tokenizer(folder, config, tokenizer)
         params = _read_params(folder / _PARAMS_FILE, config, mesh)
     return Policy(config, params, tokenizer, _make_apply(config, mesh))
@@ -117,16 +126,65 @@ def save_policy(folder: str | os.PathLike, policy: Policy) -> None:
     folder = pathlib.Path(folder).absolute()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _MODEL_FILE).is_file():
         raise ValueError(f"{folder}: holds files but no policy; choose an empty or new folder")
-    tensors = {name: np.ascontiguousarray(x) for name, x in _flat(sharding.to_host(policy.params))}
+    tensors = {
+        name: np.ascontiguousarray(x) for name, x in convert.flat(sharding.to_host(policy.params))
+    }
     if jax.process_index() != 0:
         return
+
+    def write(fresh: pathlib.Path) -> None:
+        model = json.dumps(dataclasses.asdict(policy.config), indent=2) + "\n"
+        (fresh / _MODEL_FILE).write_text(model)
+        safetensors.numpy.save_file(tensors, fresh / _PARAMS_FILE)
+        policy.tokenizer.save_pretrained(fresh)
+
+    _replace_folder(folder, write)
+
+
+def export_policy(
+    folder: str | os.PathLike, policy: Policy, *, param_dtype: str | None = None
+) -> None:
+    """Write a policy as a checkpoint that `transformers` loads, with the same logits.
+
+    With several processes all must call this; the first one writes.
+
+    Args:
+      folder: new or empty. It appears only once everything is written.
+      policy: its parameters may be split over any devices.
+      param_dtype: float32 or bfloat16, written; None: the one that the parameters have.
+    Raises:
+      ValueError: the folder holds something, or no architecture of transformers is like this model.
+    Example:
+      >>> import tempfile
+      >>> folder = tempfile.mkdtemp()
+      >>> export_policy(folder, load_policy("tiny"))
+      >>> sorted(path.name for path in pathlib.Path(folder).glob("*.safetensors"))
+      ['model.safetensors']
+      >>> load_policy(folder).config.d_model
+      64
+    """
+    folder = pathlib.Path(folder).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: is not empty; choose an empty or new folder to export to")
+    config = dataclasses.replace(
+        policy.config, param_dtype=param_dtype or policy.config.param_dtype
+    )
+    params = jax.tree.map(lambda x: x.astype(config.param_dtype), sharding.to_host(policy.params))
+    if jax.process_index() != 0:
+        return
+
+    def write(fresh: pathlib.Path) -> None:
+        pretrained.write(fresh, config, params, policy.tokenizer)
+
+    _replace_folder(folder, write)
+
+
+def _replace_folder(folder: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+    """Write a folder beside its place, then put it there."""
     fresh, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    model = json.dumps(dataclasses.asdict(policy.config), indent=2) + "\n"
-    (fresh / _MODEL_FILE).write_text(model)
-    safetensors.numpy.save_file(tensors, fresh / _PARAMS_FILE)
-    policy.tokenizer.save_pretrained(fresh)
+    write(fresh)
     # Two renames, since a folder that is not empty cannot be replaced by one.
     shutil.rmtree(old, ignore_errors=True)
     if folder.is_dir():
@@ -170,38 +228,55 @@ def _policy_folder(source: str) -> pathlib.Path:
             f"{source!r} is neither a preset ({', '.join(transformer.PRESETS)}) nor a folder"
         )
     for candidate in (folder, folder / _RUN_SUBFOLDER):
-        if (candidate / _MODEL_FILE).is_file():
+        if (candidate / _MODEL_FILE).is_file() or pretrained.is_checkpoint(candidate):
             return candidate
     raise FileNotFoundError(
-        f"{source}: no {_MODEL_FILE} here or in {_RUN_SUBFOLDER}/; give a folder written by save_policy,"
-        " or a run that has ended: it leaves its policy there"
+        f"{source}: no {_MODEL_FILE} here or in {_RUN_SUBFOLDER}/, and no checkpoint's"
+        f" {pretrained.CONFIG_FILE}; give a Hugging Face folder, one written by save_policy, or a run"
+        " that has ended: it leaves its policy there"
     )
 
 
+def _read_checkpoint(
+    folder: pathlib.Path, mesh: Mesh | None, param_dtype: str | None
+) -> tuple[transformer.ModelConfig, Params, Any]:
+    description = pretrained.describe(folder)
+    if description.architecture == families.PRM_ARCHITECTURE:
+        raise ValueError(
+            f"{folder}: is a process reward model, which makes no text; load it with models.prm.load_prm"
+        )
+    config = description.config
+    tokenizer = pretrained.read_tokenizer(folder, description)
+    params, dtype = pretrained.read_params(
+        folder,
+        description,
+        transformer.param_shapes(config),
+        None if mesh is None else _param_shardings(config, mesh),
+        param_dtype=param_dtype,
+    )
+    return dataclasses.replace(config, param_dtype=dtype), params, tokenizer
+
+
 def _read_config(path: pathlib.Path) -> transformer.ModelConfig:
-    try:
-        fields = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is not JSON ({error})") from error
+    fields = pretrained.read_json(path)
     known = {field.name: field for field in dataclasses.fields(transformer.ModelConfig)}
     required = {name for name, field in known.items() if field.default is dataclasses.MISSING}
     problems = [f"{name}: no such field" for name in sorted(fields.keys() - known.keys())]
     problems += [f"{name}: missing" for name in sorted(required - fields.keys())]
     if problems:
         raise ValueError(f"{path}: bad model config:\n" + "\n".join(f"  {p}" for p in problems))
+    for name, record in (("rope_scaling", RopeScaling), ("experts", ExpertsConfig)):
+        if fields.get(name) is not None:
+            fields[name] = record(**fields[name])
     return transformer.ModelConfig(**fields)
 
 
 def _read_tokenizer(
     folder: pathlib.Path, config: transformer.ModelConfig, expected: Any | None
 ) -> Any:
-    if not (folder / "tokenizer.json").is_file():
-        raise FileNotFoundError(f"{folder}: no tokenizer.json; save the policy with save_policy")
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    if len(tokenizer) > config.vocab_size:
-        raise ValueError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}"
-        )
+    tokenizer = pretrained.load_tokenizer(folder, config.vocab_size)
+    if not tokenizers.is_own(tokenizer):
+        return tokenizer
     if expected is not None and tokenizer.get_vocab() != expected.get_vocab():
         raise ValueError(
             f"{folder}: the policy's tokenizer ({len(tokenizer)} tokens) is not the one the task uses"
@@ -213,22 +288,20 @@ def _read_tokenizer(
 def _read_params(path: pathlib.Path, config: transformer.ModelConfig, mesh: Mesh | None) -> Params:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; save the policy with save_policy")
-    shapes = dict(_flat(transformer.param_shapes(config)))
-    targets = {} if mesh is None else dict(_flat(_param_shardings(config, mesh)))
+    shapes = dict(convert.flat(transformer.param_shapes(config)))
+    targets = {} if mesh is None else dict(convert.flat(_param_shardings(config, mesh)))
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             _check_tensors(path, file, shapes)
-            params: dict[str, Any] = {}
+            params = {}
             for name in shapes:
                 array = file.get_tensor(name).astype(config.param_dtype)
-                placed = sharding.to_global(array, targets[name]) if mesh else jnp.asarray(array)
-                *parents, leaf = name.split(".")
-                functools.reduce(lambda tree, key: tree.setdefault(key, {}), parents, params)[
-                    leaf
-                ] = placed
+                params[name] = (
+                    sharding.to_global(array, targets[name]) if mesh else jnp.asarray(array)
+                )
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: is damaged or no safetensors file ({error})") from error
-    return params
+    return convert.nest(params)
 
 
 def _check_tensors(path: pathlib.Path, file: Any, shapes: Mapping[str, Any]) -> None:
@@ -245,9 +318,3 @@ def _check_tensors(path: pathlib.Path, file: Any, shapes: Mapping[str, Any]) -> 
             f"{path}: does not fit {_MODEL_FILE} beside it:\n"
             + "\n".join(f"  {p}" for p in problems)
         )
-
-
-def _flat(tree: Any) -> list[tuple[str, Any]]:
-    """("layers.mlp.up", leaf) of a nested dict."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [(".".join(step.key for step in path), leaf) for path, leaf in leaves]

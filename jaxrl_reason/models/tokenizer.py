@@ -1,4 +1,4 @@
-"""Tokenizers made without any download, and the one way to turn text into ids and back.
+"""Tokenizers made without any download, settings of a checkpoint's own, and the one way between text and ids.
 
 Host side. Reads: nothing. Writes: nothing.
 
@@ -13,7 +13,8 @@ Both vocabularies are filled up with <reserved_i> to a multiple of 8, so that a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -24,6 +25,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 _ARITHMETIC_WORDS = ("solve", "repair", ":", ";", "=", "|", "+", "-", "*")
 _PAD, _BOS, _EOS, _UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 _VOCAB_MULTIPLE = 8
+# What a checkpoint says of its tokenizer, kept in the tokenizer's own settings: `save_pretrained` writes them.
+_STOPS, _PREPEND_BOS = "stop_token_ids", "prepend_bos"
 
 
 def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
@@ -80,8 +83,59 @@ def make_tokenizer(name: str) -> PreTrainedTokenizerFast:
     return _TOKENIZERS[name]()
 
 
+def adopt_settings(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> None:
+    """Take EOS, padding and BOS as a checkpoint says.
+
+    Args:
+      tokenizer: of a checkpoint; changed in place. A completion ends with any of its EOS tokens, and its own one is
+        what `encode_completion` writes. Prompts start with BOS where the tokenizer itself would put it.
+      settings: generation_config.json over config.json: `eos_token_id` (one or several) and `pad_token_id`.
+    Raises:
+      ValueError: there is no EOS, or an id that the tokenizer does not have.
+    """
+    given = settings.get("eos_token_id")
+    stops = [given] if isinstance(given, int) else list(given or ())
+    own = tokenizer.eos_token_id
+    stops = stops or ([] if own is None else [own])
+    pad = settings.get("pad_token_id")
+    unknown = [i for i in [*stops, *([] if pad is None else [pad])] if not 0 <= i < len(tokenizer)]
+    if unknown:
+        raise ValueError(
+            f"eos_token_id = {given}, pad_token_id = {pad}: the tokenizer has no id {unknown[0]},"
+            f" only 0 to {len(tokenizer) - 1}"
+        )
+    if not stops:
+        raise ValueError("no EOS token: set eos_token_id in generation_config.json")
+    if own not in stops:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stops[0])
+    if pad is not None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    elif tokenizer.pad_token_id is None:
+        # Masks say what is padding; the id that stands there matters to nobody.
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.init_kwargs[_STOPS] = stops
+    if tokenizer.bos_token_id is not None:
+        first = tokenizer.encode("a", add_special_tokens=True)[:1]
+        tokenizer.init_kwargs[_PREPEND_BOS] = first == [tokenizer.bos_token_id]
+
+
+def is_own(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer is one of this module's, and not a checkpoint's."""
+    return _STOPS not in tokenizer.init_kwargs
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a completion: EOS, and what else a checkpoint names.
+
+    Example:
+      >>> stop_ids(byte_tokenizer())
+      (258,)
+    """
+    return tuple(tokenizer.init_kwargs.get(_STOPS, (tokenizer.eos_token_id,)))
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """[BOS] + ids of the text, no EOS; without BOS where the tokenizer has none.
+    """[BOS] + ids of the text, no EOS; without BOS where the tokenizer has none or puts none.
 
     Special tokens spelt out in the text are read as plain text: no problem can end or pad a row.
 
@@ -89,7 +143,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
       >>> encode_prompt(arithmetic_tokenizer(), "solve 3 8 :")
       [111, 100, 3, 8, 102]
     """
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    puts_bos = tokenizer.init_kwargs.get(_PREPEND_BOS, tokenizer.bos_token_id is not None)
+    bos = [tokenizer.bos_token_id] if puts_bos else []
     return bos + _encode(tokenizer, text)
 
 
@@ -105,7 +160,7 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int
 
 
 def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | np.ndarray) -> str:
-    """Text up to the first EOS, special tokens left out; inverse of `encode_completion`.
+    """Text up to the first EOS (of several), special tokens left out; inverse of `encode_completion`.
 
     Bytes that are not UTF-8 usually show as U+FFFD, itself three bytes. Where that would make the
     text longer than what was sampled, they show as "?" instead, so that a failed text put into a
@@ -117,9 +172,8 @@ def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | n
       >>> decode_completion(byte_tokenizer(), [52, 255, 50])
       '4?2'
     """
-    ids = [int(i) for i in ids]
-    if tokenizer.eos_token_id in ids:
-        ids = ids[: ids.index(tokenizer.eos_token_id)]
+    ids, stops = [int(i) for i in ids], stop_ids(tokenizer)
+    ids = ids[: next((at for at, i in enumerate(ids) if i in stops), len(ids))]
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if "\ufffd" in text and len(_encode(tokenizer, text)) > len(ids):
         text = text.replace("\ufffd", "?")

@@ -1,4 +1,4 @@
-"""Decoder-only transformer of the Qwen3 family: one forward path for training, prompt reading and decoding.
+"""Decoder-only transformer of the Qwen and Llama families: one forward path for training, prompt reading and decoding.
 
 Device side, jit-safe. Reads: token ids. Writes: nothing.
 
@@ -19,10 +19,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxrl_reason import sharding
 from jaxrl_reason.models import cache as kv
-from jaxrl_reason.models import layers
+from jaxrl_reason.models import layers, rope
+from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.types import Params
-
-ModelConfig = layers.ModelConfig
 
 _MOST_UNROLLED = 4  # layers
 
@@ -137,7 +136,7 @@ class Transformer(nn.Module):
             self._table("head")  # made here, read by `head`: logits are not made inside
         x_BtD = jnp.take(self._table("embedding"), tokens, axis=0).astype(c.dtype)
         x_BtD = sharding.constrain(x_BtD, self.mesh, ("rows", None, None))
-        cos, sin = layers.rope_angles(positions, c)
+        cos, sin = rope.angles(positions, c)
         prompt_mask, own_mask = attention_masks(token_mask, cache)
         shared = {"cos": cos, "sin": sin, "prompt_mask": prompt_mask, "own_mask": own_mask}
         if cache is None:

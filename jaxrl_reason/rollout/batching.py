@@ -136,10 +136,10 @@ class Engine:
     ) -> list[list[Completion]]:
         """`types.SampleFn` with the parameters and the update's key as arguments."""
         prefixes = [()] * len(prompts) if prefixes is None else prefixes
-        eos = self.tokenizer.eos_token_id
+        stops = tokenizers.stop_ids(self.tokenizer)
         groups: list[list[Completion]] = [[] for _ in prompts]
         # A prefix that has ended has nothing to sample.
-        live = [i for i, p in enumerate(prefixes) if not (len(p) and p[-1] == eos)]
+        live = [i for i, p in enumerate(prefixes) if not (len(p) and p[-1] in stops)]
         for i in set(range(len(prompts))) - set(live):
             done = self._completion(prefixes[i], (), (), truncated=False)
             groups[i] = [done] * num_samples
@@ -177,7 +177,7 @@ class Engine:
                 self.model,
                 num_samples=num_samples,
                 max_new_tokens=self.shapes.completion,
-                eos_id=self.tokenizer.eos_token_id,
+                eos_id=tokenizers.stop_ids(self.tokenizer),
                 pad_id=self.tokenizer.pad_token_id,
                 greedy=greedy,
                 mesh=self.mesh,

@@ -68,7 +68,7 @@ def sample(
         policy.config,
         num_samples=num_samples,
         max_new_tokens=max_new_tokens,
-        eos_id=tokenizer.eos_token_id,
+        eos_id=tokenizers.stop_ids(tokenizer),
         pad_id=tokenizer.pad_token_id,
         greedy=temperature == 0,
     )

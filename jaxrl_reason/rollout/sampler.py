@@ -63,7 +63,7 @@ class _Settings:
 
     num_samples: int
     max_new_tokens: int
-    eos_id: int
+    eos_ids: tuple[int, ...]
     pad_id: int
     greedy: bool
     top_k: int
@@ -92,7 +92,7 @@ def make_sampler(
     *,
     num_samples: int,
     max_new_tokens: int,
-    eos_id: int,
+    eos_id: int | tuple[int, ...],
     pad_id: int,
     greedy: bool = False,
     top_k: int = 0,
@@ -105,7 +105,8 @@ def make_sampler(
       config: of the model.
       num_samples: G, completions per prompt; row n * G + j is sample j of prompt n.
       max_new_tokens: C, completion columns.
-      eos_id: a row ends with this token, which counts as part of it. An id that the model cannot make: never.
+      eos_id: a row ends with this token, or any of these, which counts as part of it. An id that the model cannot
+        make: never.
       pad_id: written where there is no token.
       greedy: take the most likely token instead of a draw. A temperature of 0 does the same.
       top_k: see `sampling.adjust_logits`; 0: off.
@@ -130,8 +131,9 @@ def make_sampler(
       >>> sample(params, prompts, prompts > 0, np.asarray([3]), 1.0, jax.random.key(1)).tokens.shape
       (2, 6)
     """
+    eos_ids = (eos_id,) if isinstance(eos_id, int) else eos_id
     settings = _Settings(
-        num_samples, max_new_tokens, eos_id, pad_id, greedy, top_k=top_k, top_p=top_p
+        num_samples, max_new_tokens, eos_ids, pad_id, greedy, top_k=top_k, top_p=top_p
     )
     generate = functools.partial(_generate, config=config, settings=settings, mesh=mesh)
 
@@ -293,8 +295,12 @@ def _advance(
         logprobs=write(state.logprobs, jnp.where(state.live, logprob_B, 0.0)[:, None], at),
         drawn=write(state.drawn, state.live[:, None], at),
         latest=token_B,
-        live=state.live & (token_B != settings.eos_id) & (state.column + 1 < budget_B),
+        live=state.live & ~_is_eos(token_B, settings) & (state.column + 1 < budget_B),
     )
+
+
+def _is_eos(tokens: Array, settings: _Settings) -> Array:
+    return functools.reduce(jnp.logical_or, [tokens == eos for eos in settings.eos_ids])
 
 
 def _make_rollout(
@@ -304,7 +310,7 @@ def _make_rollout(
     prompts_BP = jnp.where(prompt_mask, prompts, settings.pad_id).astype(jnp.int32)
     prompts_BP = jnp.repeat(prompts_BP, samples, axis=0)
     mask_BP = jnp.repeat(prompt_mask, samples, axis=0)
-    ended_B = jnp.any(state.drawn & (state.tokens == settings.eos_id), axis=1)
+    ended_B = jnp.any(state.drawn & _is_eos(state.tokens, settings), axis=1)
     return Rollout(
         tokens=jnp.concatenate([prompts_BP, state.tokens], axis=1),
         token_mask=jnp.concatenate([mask_BP, state.drawn], axis=1),

@@ -6,6 +6,7 @@ Host side. Reads: files it wrote. Writes: a temporary folder.
 import numpy as np
 import pytest
 import transformers
+from tokenizers import processors
 
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.tasks.arithmetic import Arithmetic
@@ -159,3 +160,41 @@ def test_a_tokenizer_without_bos_gets_none():
     tokenizer = tokenizers.byte_tokenizer()
     tokenizer.bos_token = None
     assert tokenizers.encode_prompt(tokenizer, "x") == [120]
+
+
+def test_a_checkpoint_says_what_ends_and_pads():
+    tokenizer = tokenizers.byte_tokenizer()
+    assert tokenizers.is_own(tokenizer)
+    tokenizers.adopt_settings(tokenizer, {"eos_token_id": [65, 66], "pad_token_id": 0})
+    assert not tokenizers.is_own(tokenizer)
+    assert tokenizers.stop_ids(tokenizer) == (65, 66)
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (65, 0)
+    assert tokenizers.encode_completion(tokenizer, "x")[-1] == 65
+    assert tokenizers.decode_completion(tokenizer, [120, 66, 120]) == "x"
+    # The tokenizer itself puts no BOS, so prompts get none.
+    assert tokenizers.encode_prompt(tokenizer, "x") == [120]
+
+
+def test_a_checkpoints_own_eos_and_bos_are_kept(tmp_path):
+    tokenizer = tokenizers.byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)]
+    )
+    tokenizer.pad_token = None
+    tokenizers.adopt_settings(tokenizer, {"eos_token_id": [66, 258]})
+    assert tokenizer.eos_token_id == tokenizer.pad_token_id == 258
+    assert tokenizers.encode_prompt(tokenizer, "x") == [257, 120]
+    tokenizer.save_pretrained(tmp_path)
+    again = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path, local_files_only=True)
+    assert tokenizers.stop_ids(again) == (66, 258)
+    assert tokenizers.encode_prompt(again, "x") == [257, 120]
+
+
+def test_settings_that_do_not_fit_are_said():
+    for bad in ({"eos_token_id": 264}, {"eos_token_id": [65, -1]}, {"pad_token_id": 900}):
+        with pytest.raises(ValueError, match="the tokenizer has no id .* only 0 to 263"):
+            tokenizers.adopt_settings(tokenizers.byte_tokenizer(), bad)
+    tokenizer = tokenizers.byte_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="no EOS token: set eos_token_id"):
+        tokenizers.adopt_settings(tokenizer, {})

@@ -50,7 +50,7 @@ def scorer(config=CONFIG):
 @functools.lru_cache
 def generate(config=CONFIG, num_samples=G, eos_id=EOS, greedy=False):
     """What `make_sampler` compiles, with the number of tokens per row that were read one at a time."""
-    settings = sampler._Settings(num_samples, C, eos_id, PAD, greedy, top_k=0, top_p=1.0)
+    settings = sampler._Settings(num_samples, C, (eos_id,), PAD, greedy, top_k=0, top_p=1.0)
     return jax.jit(
         functools.partial(sampler._generate, config=config, settings=settings, mesh=None)
     )
@@ -163,7 +163,7 @@ def test_temperature_zero_is_greedy(params):
 def test_log_probs_are_those_of_the_cut_distribution(settings):
     # Probabilities .1 .4 .2 .3: two tokens stay either way, and are 4/7 and 3/7.
     logits = jnp.log(jnp.asarray([[0.1, 0.4, 0.2, 0.3]] * 200))
-    fixed = sampler._Settings(1, 1, NEVER, PAD, False, **settings)
+    fixed = sampler._Settings(1, 1, (NEVER,), PAD, False, **settings)
     tokens, logprobs = jax.jit(functools.partial(sampler._draw, settings=fixed))(
         logits, jnp.int32(0), temperature=jnp.float32(1.0), key=KEY
     )

@@ -1,0 +1,374 @@
+"""Families of Hugging Face checkpoints: what their config.json means for us, and the names of their tensors.
+
+Host side. Reads: the contents of a config.json. Writes: nothing.
+
+A family is a row of `FAMILIES` and the tensors of `_NAMES` that its switches need; there is one transformer. Every
+field of a config.json is either read, or known not to change the result, or an error.
+
+| architecture | switches |
+| --- | --- |
+| LlamaForCausalLM | none |
+| Qwen2ForCausalLM, Qwen2ForProcessRewardModel | `qkv_bias` |
+| Qwen3ForCausalLM | `qk_norm` |
+| Qwen3MoeForCausalLM | `qk_norm`, `experts` |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxrl_reason.models.model_config import ExpertsConfig, ModelConfig, RopeScaling
+
+PRM_ARCHITECTURE = "Qwen2ForProcessRewardModel"
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One architecture of `transformers`."""
+
+    model_type: str
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    experts: bool = False
+    head_dim: int | None = None  # where config.json does not say; None: hidden_size / heads
+
+
+FAMILIES: Mapping[str, Family] = {
+    "LlamaForCausalLM": Family("llama"),
+    "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True),
+    "Qwen3ForCausalLM": Family("qwen3", qk_norm=True, head_dim=128),
+    "Qwen3MoeForCausalLM": Family("qwen3_moe", qk_norm=True, experts=True),
+    PRM_ARCHITECTURE: Family("qwen2", qkv_bias=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorName:
+    """Where a parameter of ours lies in a checkpoint.
+
+    `groups` says how: axis i of the checkpoint's tensor is made of our axes groups[i], slowest first. Our stacked
+    axes, one per placeholder in the name, come first and are not counted.
+    """
+
+    template: str  # with {layer} and {expert}
+    groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def num_stacked(self) -> int:
+        """Number of leading axes of ours that count tensors."""
+        return self.template.count("{")
+
+    def format(self, stacked: tuple[int, ...]) -> str:
+        """Name of one tensor."""
+        return self.template.format(**dict(zip(("layer", "expert"), stacked, strict=False)))
+
+
+_VECTOR, _SAME, _TRANSPOSED = ((0,),), ((0,), (1,)), ((1,), (0,))
+_HEADS_OUT, _HEADS_IN, _HEADS_BIAS = ((1, 2), (0,)), ((2,), (0, 1)), ((0, 1),)
+_LAYER = "model.layers.{layer}."
+
+# Path of our parameter -> name in the checkpoint.
+_NAMES: Mapping[str, TensorName] = {
+    "embedding": TensorName("model.embed_tokens.weight", _SAME),
+    "head": TensorName("lm_head.weight", _SAME),
+    "final_norm.scale": TensorName("model.norm.weight", _VECTOR),
+    "layers.attention_norm.scale": TensorName(_LAYER + "input_layernorm.weight", _VECTOR),
+    "layers.mlp_norm.scale": TensorName(_LAYER + "post_attention_layernorm.weight", _VECTOR),
+    "layers.attention.wq": TensorName(_LAYER + "self_attn.q_proj.weight", _HEADS_OUT),
+    "layers.attention.wk": TensorName(_LAYER + "self_attn.k_proj.weight", _HEADS_OUT),
+    "layers.attention.wv": TensorName(_LAYER + "self_attn.v_proj.weight", _HEADS_OUT),
+    "layers.attention.wo": TensorName(_LAYER + "self_attn.o_proj.weight", _HEADS_IN),
+    "layers.attention.bq": TensorName(_LAYER + "self_attn.q_proj.bias", _HEADS_BIAS),
+    "layers.attention.bk": TensorName(_LAYER + "self_attn.k_proj.bias", _HEADS_BIAS),
+    "layers.attention.bv": TensorName(_LAYER + "self_attn.v_proj.bias", _HEADS_BIAS),
+    "layers.attention.q_norm.scale": TensorName(_LAYER + "self_attn.q_norm.weight", _VECTOR),
+    "layers.attention.k_norm.scale": TensorName(_LAYER + "self_attn.k_norm.weight", _VECTOR),
+    "layers.mlp.gate": TensorName(_LAYER + "mlp.gate_proj.weight", _TRANSPOSED),
+    "layers.mlp.up": TensorName(_LAYER + "mlp.up_proj.weight", _TRANSPOSED),
+    "layers.mlp.down": TensorName(_LAYER + "mlp.down_proj.weight", _TRANSPOSED),
+    # The reward head of `prm`.
+    "score.inner": TensorName("score.0.weight", _TRANSPOSED),
+    "score.inner_bias": TensorName("score.0.bias", _VECTOR),
+    "score.outer": TensorName("score.2.weight", _TRANSPOSED),
+    "score.outer_bias": TensorName("score.2.bias", _VECTOR),
+}
+_EXPERT = _LAYER + "mlp.experts.{expert}."
+_EXPERT_NAMES: Mapping[str, TensorName] = {
+    "layers.mlp.router": TensorName(_LAYER + "mlp.gate.weight", _TRANSPOSED),
+    "layers.mlp.gate": TensorName(_EXPERT + "gate_proj.weight", _TRANSPOSED),
+    "layers.mlp.up": TensorName(_EXPERT + "up_proj.weight", _TRANSPOSED),
+    "layers.mlp.down": TensorName(_EXPERT + "down_proj.weight", _TRANSPOSED),
+}
+
+
+def tensor_name(path: str, config: ModelConfig) -> TensorName:
+    """Where the parameter at `path`, "layers.mlp.up", lies in a checkpoint.
+
+    Example:
+      >>> config = ModelConfig(8, 1, 4, num_heads=1, num_kv_heads=1, head_dim=4, d_ff=4)
+      >>> tensor_name("layers.mlp.up", config).format((3,))
+      'model.layers.3.mlp.up_proj.weight'
+    """
+    if config.experts is not None and path in _EXPERT_NAMES:
+        return _EXPERT_NAMES[path]
+    return _NAMES[path]
+
+
+def may_be_left_out(name: str, architecture: str) -> bool:
+    """Tensors of a checkpoint that no forward pass of its architecture reads."""
+    computed = name.endswith("rotary_emb.inv_freq")  # old checkpoints carry this constant
+    return computed or (architecture == PRM_ARCHITECTURE and name == "lm_head.weight")
+
+
+# Fields that describe, or that are read elsewhere, or that act in another program's training alone.
+_HARMLESS = frozenset(
+    "architectures auto_map bos_token_id dtype eos_token_id id2label initializer_range label2id"
+    " max_window_layers model_type name_or_path num_labels output_attentions output_hidden_states"
+    " output_router_logits pad_token_id problem_type return_dict router_aux_loss_coef sliding_window"
+    " torch_dtype transformers_version use_cache".split()
+)
+# Fields that must have one of these values, since no other is supported.
+_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "attention_bias": (False,),
+    "attention_dropout": (0.0, None),
+    "decoder_sparse_step": (1,),
+    "hidden_act": ("silu",),
+    "is_encoder_decoder": (False,),
+    "chunk_size_feed_forward": (0,),
+    "mlp_bias": (False,),
+    "mlp_only_layers": ([], None),
+    "partial_rotary_factor": (1.0, None),
+    "pretraining_tp": (1, None),
+    "quantization_config": (None,),
+    "use_sliding_window": (False,),
+}
+_REQUIRED = {
+    "vocab_size": "vocab_size",
+    "num_layers": "num_hidden_layers",
+    "d_model": "hidden_size",
+    "num_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+}
+_OPTIONAL = (
+    "head_dim layer_types max_position_embeddings num_key_value_heads rms_norm_eps rope_parameters rope_scaling"
+    " rope_theta tie_word_embeddings"
+).split()
+_EXPERT_FIELDS = {
+    "top_k": "num_experts_per_tok",
+    "d_ff": "moe_intermediate_size",
+    "normalise": "norm_topk_prob",
+}
+# Keys of a RoPE record: those that must be there, those that may.
+_ROPE_KEYS: Mapping[str, tuple[set[str], set[str]]] = {
+    "default": (set(), set()),
+    "linear": ({"factor"}, set()),
+    "llama3": (
+        {"factor", "low_freq_factor", "high_freq_factor"},
+        {"original_max_position_embeddings"},
+    ),
+    "yarn": (
+        {"factor"},
+        {
+            "original_max_position_embeddings",
+            "attention_factor",
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "truncate",
+        },
+    ),
+}
+
+
+def architecture_of(fields: Mapping[str, Any]) -> str:
+    """The architecture that a config.json names.
+
+    Raises:
+      ValueError: none, several, or an unknown one.
+    """
+    names = fields.get("architectures") or []
+    if len(names) != 1 or names[0] not in FAMILIES:
+        found = ", ".join(names) or "none"
+        raise ValueError(f"architectures = {found}: must be one of {', '.join(FAMILIES)}")
+    return names[0]
+
+
+def model_config(fields: Mapping[str, Any]) -> ModelConfig:
+    """The model that a config.json describes; parameters and compute in float32.
+
+    Args:
+      fields: contents of config.json.
+    Returns:
+      ModelConfig.
+    Raises:
+      ValueError: with one line per field that is missing, unknown or not supported.
+    """
+    family = FAMILIES[architecture_of(fields)]
+    problems = _field_problems(fields, family)
+    rope_problems, theta, scaling = _read_rope(fields)
+    if problems + rope_problems:
+        raise ValueError(_lines(problems + rope_problems))
+    heads, width = fields["num_attention_heads"], fields["hidden_size"]
+    experts = None
+    if family.experts:
+        values = {ours: fields[theirs] for ours, theirs in _EXPERT_FIELDS.items()}
+        experts = ExpertsConfig(num_experts=_num_experts(fields), **values)
+    return ModelConfig(
+        **{ours: fields[theirs] for ours, theirs in _REQUIRED.items()},
+        num_kv_heads=fields.get("num_key_value_heads") or heads,
+        head_dim=fields.get("head_dim") or family.head_dim or width // heads,
+        rope_theta=theta,
+        rms_eps=float(fields.get("rms_norm_eps", 1e-6)),
+        tied=bool(fields.get("tie_word_embeddings", False)),
+        qk_norm=family.qk_norm,
+        qkv_bias=family.qkv_bias,
+        rope_scaling=scaling,
+        experts=experts,
+        max_positions=fields.get("max_position_embeddings", 32_768),
+    )
+
+
+def _lines(problems: list[str]) -> str:
+    return "cannot run this model:\n" + "\n".join(f"  {p}" for p in problems)
+
+
+def _num_experts(fields: Mapping[str, Any]) -> int | None:
+    return fields.get("num_experts", fields.get("num_local_experts"))
+
+
+def _field_problems(fields: Mapping[str, Any], family: Family) -> list[str]:
+    required = [*_REQUIRED.values(), *(_EXPERT_FIELDS.values() if family.experts else ())]
+    problems = [f"{name}: missing" for name in required if fields.get(name) is None]
+    if family.experts and _num_experts(fields) is None:
+        problems.append("num_experts: missing")
+    if fields.get("model_type") != family.model_type:
+        problems.append(
+            f"model_type = {fields.get('model_type')!r}: does not go with the architecture; it needs"
+            f" {family.model_type!r}"
+        )
+    for name, allowed in _FIXED.items():
+        if name in fields and fields[name] not in allowed:
+            problems.append(
+                f"{name} = {fields[name]!r}: not supported; only {' or '.join(map(repr, allowed))}"
+            )
+    kinds = set(fields.get("layer_types") or ()) - {"full_attention"}
+    problems += [f"layer_types: {kind!r} is not supported" for kind in sorted(kinds)]
+    known = {*required, *_OPTIONAL, *_FIXED, *_HARMLESS}
+    known |= {"num_experts", "num_local_experts"} if family.experts else set()
+    for name, value in fields.items():
+        # Something switched off changes nothing, whatever it is.
+        if name not in known and not name.startswith("_") and value not in (None, False, [], {}):
+            problems.append(f"{name} = {value!r}: unknown, and it might change the result")
+    return problems
+
+
+def _read_rope(fields: Mapping[str, Any]) -> tuple[list[str], float, RopeScaling | None]:
+    """(problems, base, scaling); transformers 5 writes `rope_parameters`, older ones `rope_scaling`."""
+    record = dict(fields.get("rope_parameters") or fields.get("rope_scaling") or {})
+    where = "rope_parameters" if fields.get("rope_parameters") else "rope_scaling"
+    kind, old_kind = record.pop("rope_type", None), record.pop("type", None)
+    kind = kind or old_kind or "default"
+    theta = float(record.pop("rope_theta", fields.get("rope_theta", 10_000.0)))
+    if record.get("partial_rotary_factor") in (None, 1.0):
+        record.pop("partial_rotary_factor", None)
+    if kind not in _ROPE_KEYS:
+        known = ", ".join(_ROPE_KEYS)
+        return [f"{where}: rope_type = {kind!r}: must be one of {known}"], theta, None
+    required, optional = _ROPE_KEYS[kind]
+    record = {name: value for name, value in record.items() if value is not None}
+    problems = [f"{where}: {name}: missing" for name in sorted(required - record.keys())]
+    problems += [
+        f"{where}: {name} = {record[name]!r}: {kind} has no such setting that is supported"
+        for name in sorted(record.keys() - required - optional)
+    ]
+    if problems or kind == "default":
+        return problems, theta, None
+    return [], theta, _scaling(kind, record, fields.get("max_position_embeddings", 32_768))
+
+
+def _scaling(kind: str, record: Mapping[str, Any], max_positions: int) -> RopeScaling:
+    factor = float(record["factor"])
+    original = record.get("original_max_position_embeddings", max_positions)
+    if kind == "linear":
+        return RopeScaling(kind, factor)
+    if kind == "llama3":
+        low, high = float(record["low_freq_factor"]), float(record["high_freq_factor"])
+        return RopeScaling(kind, factor, original, low, high)
+    attention = record.get("attention_factor")
+    if attention is None:
+        scale, all_dim = record.get("mscale"), record.get("mscale_all_dim")
+        attention = _yarn_attention(factor, 1.0)
+        if scale and all_dim:
+            attention = _yarn_attention(factor, scale) / _yarn_attention(factor, all_dim)
+    return RopeScaling(
+        kind,
+        factor,
+        original,
+        low=float(record.get("beta_slow", 1)),
+        high=float(record.get("beta_fast", 32)),
+        attention_factor=float(attention),
+        truncate=bool(record.get("truncate", True)),
+    )
+
+
+def _yarn_attention(factor: float, scale: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
+
+
+def config_fields(config: ModelConfig) -> dict[str, Any]:
+    """The config.json of a model; inverse of `model_config`, in the form that every `transformers` reads.
+
+    Raises:
+      ValueError: no architecture has this combination of switches.
+    Example:
+      >>> config = ModelConfig(8, 1, 4, num_heads=1, num_kv_heads=1, head_dim=4, d_ff=4)
+      >>> config_fields(config)["architectures"], model_config(config_fields(config)) == config
+      (['Qwen3ForCausalLM'], True)
+    """
+    switches = (config.qk_norm, config.qkv_bias, config.experts is not None)
+    alike = [
+        name
+        for name, family in FAMILIES.items()
+        if (family.qk_norm, family.qkv_bias, family.experts) == switches
+    ]
+    if not alike:
+        raise ValueError(
+            f"qk_norm, qkv_bias, experts = {switches}: no architecture of transformers has these together"
+        )
+    architecture, family = alike[0], FAMILIES[alike[0]]
+    fields = {"architectures": [architecture], "model_type": family.model_type}
+    fields |= {theirs: getattr(config, ours) for ours, theirs in _REQUIRED.items()}
+    fields |= {
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_positions,
+        "rms_norm_eps": config.rms_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": _rope_fields(config.rope_scaling),
+        "tie_word_embeddings": config.tied,
+        "torch_dtype": config.param_dtype,
+    }
+    if config.experts is not None:
+        fields |= {theirs: getattr(config.experts, ours) for ours, theirs in _EXPERT_FIELDS.items()}
+        fields |= {"num_experts": config.experts.num_experts}
+        fields |= {"decoder_sparse_step": 1, "mlp_only_layers": []}
+    return fields
+
+
+def _rope_fields(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    if scaling is None:
+        return None
+    fields: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind != "linear":
+        fields["original_max_position_embeddings"] = scaling.original_positions
+    if scaling.kind == "llama3":
+        fields |= {"low_freq_factor": scaling.low, "high_freq_factor": scaling.high}
+    if scaling.kind == "yarn":
+        fields |= {"beta_slow": scaling.low, "beta_fast": scaling.high}
+        fields |= {"attention_factor": scaling.attention_factor, "truncate": scaling.truncate}
+    return fields
