@@ -112,6 +112,13 @@ def variables(tree: tuple) -> set[str]:
 
 def _normal_relation(tree: tuple) -> tuple:
     operators, sides = tree[1], list(tree[2:])
+    if "~" in operators:
+        # x = 1/3 ~ 0.333 says 1/3; x ~ 11 has nothing more exact to say.
+        first = operators.index("~")
+        if first == 0 and _is_name(sides[0]) and len(sides) == 2:
+            return ("rel", ("=",), *sides)
+        exact = ("rel", operators[:first], *sides[: first + 1]) if first else sides[0]
+        return _normal(exact)
     if set(operators) == {"in"} and len(sides) == 2:
         return _normal(sides[1])
     if set(operators) <= {"<", ">", "<=", ">=", "!="}:

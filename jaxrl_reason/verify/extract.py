@@ -18,7 +18,7 @@ _JOIN = re.compile(
     r"(?:\\?[$\])]|\s)*(?:,|;|,?\s*\\?(?:text\{)?\s*(?:and|or)\s*\}?)(?:\\?[$\[(]|\s)*"
 )
 _PHRASE = re.compile(
-    r"answer\W{0,6}(?:is|are|=|:|would be|should be|must be)(?=[\s:*$\\(=-]|\d|\Z)"
+    r"answer\W{0,6}(?:is|are|=|:|would be|should be|must be|(?=\s\*{0,2}(?:\$|\\[(\[])))(?=[\s:*$\\(=-]|\d|\Z)"
 )
 _LEAD = re.compile(r"[\s:=*]*(?:(?:is|thus|therefore|option|choice)\b[\s:*]*)*", re.I)
 _STOP = re.compile(r"[.!?](?=\s|\*|$)|\n|;? I hope\b")

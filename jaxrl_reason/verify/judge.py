@@ -5,7 +5,8 @@ Host side. Reads: nothing. Writes: nothing.
 What worker processes load (`verify.pool`), so nothing here may import jax.
 
 Conventions, where graders differ: rational values are compared exactly (0.333 is not 1/3, 3.14159
-is not pi); 50% is 1/2 and not 50; a unit may be missing on one side, but where both sides have one
+is not pi); 50% is 1/2 and not 50 (but a
+gold 50% takes a bare 50 too); a unit may be missing on one side, but where both sides have one
 they must agree, converted exactly; 12_5 equals 12_5 alone; 6-1, 5! or sin(30) is no final answer
 unless the gold answer itself is left like that; of "x = 5" the value counts, of "4 = 5" nothing.
 """
@@ -30,9 +31,10 @@ _LETTER = re.compile(
     r"(?:(?:option|choice|answer)\s+)?(?:([A-J])|\(\s*([A-Ja-j])\s*\)|([A-J])[).:])"
 )
 _LABELLED = re.compile(r"(?:\(([A-J])\)|([A-J])[).:])[\s:.]*(\S.*)", re.S)
+_FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]")
 _WORDS = re.compile(r"[^\W\d_][^\W\d_'\-.\s,()&]*(?:[\s'\-.,()&]+[^\W\d_]+)*[.\s)]*")
 _WRAP = re.compile(
-    r"\\(?:text|mathrm|mbox|textrm|operatorname|textbf|textit|rm|mathbf)\s*\{([^{}]*)\}"
+    r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|textbf|textit|rm|mathbf)\s*\{([^{}]*)\}"
 )
 
 
@@ -205,6 +207,11 @@ def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
     unevaluated = answer.tree is not None and _operations(answer.tree) - {"pow"}
     if unevaluated and not (gold.tree is not None and _operations(gold.tree)):
         return False
+    if gold.tree is not None and gold.tree[0] == "pct" and answer.unit is None:
+        # "28%" asks for a percentage; a bare 28 leaves its sign out, as units may be left out.
+        tree = _tree(answer)
+        if tree is not None and equality.equal(gold.tree[1], tree, deadline):
+            return True
     return _quantities_match(gold, answer, deadline)
 
 
@@ -277,10 +284,19 @@ def _read_completion(completion: str, gold: Answer) -> Answer | None:
     if "\n" in bare or not bare:
         return None
     # A completion that is nothing but an answer needs no mark; words are none, but for the gold ones.
-    answer = read(bare)
+    formula = _only_formula(bare)
+    answer = read(bare if formula is None else formula)
     if answer.tree is None and answer.value is None and answer.letter is None:
         return answer if answer.words is not None and answer.words == gold.words else None
     return answer
+
+
+def _only_formula(text: str) -> str | None:
+    """The formula of a sentence that holds one and no more."""
+    found = _FORMULA.findall(text)
+    if len(found) != 1 or len(found[0]) == len(text):
+        return None
+    return found[0] if any(c.isalpha() for c in text.replace(found[0], "")) else None
 
 
 def _tree(answer: Answer) -> tuple | None:

@@ -42,7 +42,7 @@ _MATHS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")
 
 _TOKEN = re.compile(
     r"(?P<num>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+(?![\w.]))?)"
-    r"|\\(?:text|mathrm|mbox|textrm|textbf|textit|operatorname\*?|rm|textnormal)\s*"
+    r"|\\(?:text|mathrm|mbox|textrm|textnormal|textbf|textit|operatorname\*?|rm)\s*"
     r"\{(?P<text>[^{}]*)\}"
     r"|\\(?P<cmd>[a-zA-Z]+|[{}|%$#_&\\,!])"
     r"|(?P<word>[a-zA-Z]+)"

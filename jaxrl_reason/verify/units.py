@@ -72,12 +72,14 @@ SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 1
 # Words that make something else of the number before them.
 _NO_UNIT = frozenset(
     "or and not minus plus times squared cubed factorial to than of over divided if is are was but "
-    "i so no wait maybe about per point half quarter percent x pi e sqrt then because since "
+    "i so no wait maybe about per point half quarter percent pct percentage x pi e sqrt then because since "
     "sin cos tan log ln mod choose base the approximately more less except all any positive negative "
     "even odd real integer integers numbers where for with when".split()
 )
 
-_WRAP = re.compile(r"\\(?:text|mathrm|mbox|textrm|operatorname|rm|textbf|textit)\s*\{([^{}]*)\}")
+_WRAP = re.compile(
+    r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|rm|textbf|textit)\s*\{([^{}]*)\}"
+)
 _CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|(€|£|¥|₹))\s*(?=[\d.\\({-])")
 _DEGREE = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\(?:text|mathrm)\{)?([CF]?)\}?$")
 _WORDS = r"[A-Za-z°%²³µ$¢€£]"
@@ -122,7 +124,7 @@ def split(text: str) -> tuple[str, Unit | None]:
     scaled = rf"({number})\times 10^{{{scale}}}" if scale else number
     if not words:
         return scaled, None
-    if words.lower() in ("percent", "percentage"):
+    if words.lower() in ("percent", "percentage", "pct"):
         return f"({scaled})%", None
     unit = _parse(words)
     return (text, None) if unit is None else (scaled, unit)

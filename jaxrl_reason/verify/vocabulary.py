@@ -10,7 +10,7 @@ from fractions import Fraction
 from jaxrl_reason.verify.lexer import Token, Unreadable
 
 RELATIONS = {
-    "=": "=", "==": "=", "approx": "=", "simeq": "=", "equiv": "=", "coloneqq": "=",
+    "=": "=", "==": "=", "approx": "~", "simeq": "~", "equiv": "=", "coloneqq": "=",
     "<": "<", "lt": "<", ">": ">", "gt": ">", "<=": "<=", "le": "<=", "leq": "<=",
     "leqslant": "<=", ">=": ">=", "ge": ">=", "geq": ">=", "geqslant": ">=", "!=": "!=",
     "ne": "!=", "neq": "!=", "in": "in",
