@@ -1,103 +1,77 @@
-"""Final answers that are plain numbers: find the answer, read it exactly, compare.
+r"""Outcome of a completion: the one call that tasks and notebooks make.
 
 Host side. Reads: nothing. Writes: nothing.
 
-Strict on purpose: an answer that is not clearly one number is "unparsable", which is counted apart
-from "wrong". Text is matched by regular expressions over a bounded piece and read into exact
-fractions; nothing is ever evaluated, so "6-1", "5!" and "4=5" are not the number 5, and 3.14159 is
-not pi.
+Strict on purpose: an answer that cannot be read is "unparsable", which is counted apart from
+"wrong". Text is read by a grammar of our own into exact fractions or numbers of fifty digits
+(`verify.judge` lists the conventions); nothing is ever evaluated as a program.
 """
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 
 from jaxrl_reason.types import Verdict
+from jaxrl_reason.verify import extract, judge
+from jaxrl_reason.verify.lexer import MAX_DIGITS
 
-MAX_CHARS = 1_000_000  # longest completion that is searched
-MAX_DIGITS = 100  # in one number, both sides of a fraction together
-_MAX_ANSWER_CHARS = 400  # room for MAX_DIGITS, separators, markup and white space
+MAX_CHARS = extract.MAX_CHARS
 
-_BOX = r"\boxed{"
-_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
-_DECIMAL = re.compile(rf"([+-]?)(?:\\?\$)?({_WHOLE}(?:\.[0-9]+)?|\.[0-9]+)")
-_FRACTION = re.compile(r"([+-]?)(?:([0-9]+)/([0-9]+)|\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\})")
+__all__ = ["MAX_CHARS", "MAX_DIGITS", "check_gold", "final_answer", "parse_number", "verify_answer"]
+
+final_answer = extract.final_answer
 
 
 def verify_answer(completion: str, gold: str, *, timeout_s: float = 2.0) -> Verdict:
-    r"""Reward 1 if the completion's final answer and `gold` are the same number, exactly.
+    r"""Reward 1 if the completion's final answer and `gold` are the same answer.
 
-    The answer is what the last `\boxed{...}` holds; without a box, all text after the last "####";
-    without that, all text after the last "answer is" (any case; a colon before and a full stop
-    behind are allowed). It must be one number (`parse_number`) and nothing else. A last box that
-    never closes is unparsable: earlier ones were not final.
+    The answer is what the last `\boxed{...}` holds; without a box, the line after the last "####";
+    without that, the sentence after the last "answer is"; without any of them, the completion
+    itself if it is one line and nothing but an answer. A last box that never closes is unparsable:
+    earlier ones were not final.
 
-    Safe in any thread, since no signal and no process is used. There is no clock either: time is
-    bounded by the input cap. A completion over MAX_CHARS is unparsable unread; below it, the search
-    for the marker is a few linear scans (milliseconds for a million characters) and all else works
-    on at most a few hundred characters. So the deadline is kept for any `timeout_s` down to about
-    0.1 s, and the reason "timeout" does not occur.
+    Safe in any thread, since no signal and no process is used: sizes are bounded before anything
+    is computed, and the clock is looked at in between, so a call ends within timeout_s and a few
+    milliseconds. `verify.pool` adds a process that can be killed.
 
     Args:
       completion: text of a policy, however hostile.
-      gold: one number.
-      timeout_s: seconds, > 0; see above for how it is kept.
+      gold: number, expression, tuple, set, interval, matrix, equation, choice letter or words.
+      timeout_s: seconds, > 0.
     Returns:
-      Verdict with reason correct, wrong or unparsable. `answer` is the number in lowest terms
-      ("1/2" for 0.5), so that equal answers are equal texts, as majority votes need; None where
-      unparsable.
+      Verdict with reason correct, wrong, unparsable or timeout. `answer` is a number in lowest
+      terms ("1/2" for 0.5) where it is rational, so that equal answers are equal texts, as
+      majority votes need; else cleaned text; None where unparsable.
     Raises:
-      ValueError: gold is not a number, or timeout_s is not positive.
+      ValueError: gold cannot be read, or timeout_s is not positive.
     Example:
       >>> verify_answer(r"so we get \boxed{1,200.50}", "1200.5")
       Verdict(reward=1.0, answer='2401/2', reason='correct')
-      >>> verify_answer("#### 50%", "50").reason
+      >>> verify_answer(r"#### 2\sqrt{3}", r"\sqrt{12}").reason
+      'correct'
+      >>> verify_answer("I tried 5, 6, 7", "7").reason
       'unparsable'
     """
     if not timeout_s > 0:
         raise ValueError(f"timeout_s = {timeout_s}: must be > 0 seconds")
-    expected = parse_number(gold)
-    if expected is None:
-        raise ValueError(
-            f"gold answer {gold[:80]!r}: not a plain number, so nothing can be compared with it"
-        )
-    text = final_answer(completion)
-    number = None if text is None else parse_number(text)
-    if number is None:
-        return Verdict(reward=0.0, answer=None, reason="unparsable")
-    right = number == expected
-    return Verdict(float(right), str(number), "correct" if right else "wrong")
+    reason, answer = judge.judge(completion, gold, timeout_s)
+    return Verdict(float(reason == "correct"), answer, reason)
 
 
-def final_answer(completion: str) -> str | None:
-    r"""The text in the place of the final answer, whatever it says; None without such a place.
+def check_gold(gold: str) -> None:
+    r"""Refuses a gold answer with which nothing could be compared; for loaders of data sets.
 
     Args:
-      completion: any text; over MAX_CHARS it counts as having no answer.
-    Returns:
-      Text without white space around it. One of more than a few hundred characters cannot be one
-      number and is cut, still too long to be read as one.
+      gold: answer text of a record.
+    Raises:
+      ValueError: it cannot be read.
     Example:
-      >>> final_answer(r"\boxed{3}, no: \boxed{\frac{1}{2}}")
-      '\\frac{1}{2}'
-      >>> final_answer("The answer is: 7.")
-      '7'
+      >>> check_gold(r"\frac{3}{4}")
     """
-    if len(completion) > MAX_CHARS:
-        return None
-    start = completion.rfind(_BOX)
-    if start != -1:
-        return _braced(completion, start + len(_BOX))
-    start = completion.rfind("####")
-    if start != -1:
-        return _bounded(completion[start + 4 :])
-    lowered = completion.lower()
-    start = lowered.rfind("answer is")
-    if start == -1:
-        return None
-    tail = lowered[start + len("answer is") :].strip()
-    return _bounded(tail.removeprefix(":").removesuffix("."))
+    if not judge.read_gold(gold).readable:
+        raise judge.UnreadableGold(
+            f"gold answer {gold[:80]!r}: cannot be read, so nothing can be compared with it"
+        )
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -117,40 +91,4 @@ def parse_number(text: str) -> Fraction | None:
       >>> parse_number("-$1,234.50"), parse_number("6/4"), parse_number("5 cm")
       (Fraction(-2469, 2), Fraction(3, 2), None)
     """
-    if len(text) > _MAX_ANSWER_CHARS:
-        return None
-    text = text.strip()
-    if len(text) > 2 and text[0] == text[-1] == "$":
-        text = text[1:-1].strip()
-    if sum(c.isdigit() for c in text) > MAX_DIGITS:
-        return None
-    match = _DECIMAL.fullmatch(text)
-    if match:
-        value = Fraction(match[2].replace(",", ""))
-        return -value if match[1] == "-" else value
-    match = _FRACTION.fullmatch(text)
-    if not match:
-        return None
-    top, bottom = int(match[2] or match[4]), int(match[3] or match[5])
-    if bottom == 0:
-        return None
-    return Fraction(-top if match[1] == "-" else top, bottom)
-
-
-def _bounded(text: str) -> str:
-    # One character more than parse_number reads, so that the cut text is refused and not read as a
-    # shorter number.
-    return text.strip()[: _MAX_ANSWER_CHARS + 1]
-
-
-def _braced(text: str, start: int) -> str | None:
-    """What stands before the brace that closes the one before `start`; None: not in reach."""
-    depth = 1
-    for i in range(start, min(len(text), start + _MAX_ANSWER_CHARS)):
-        if text[i] == "{":
-            depth += 1
-        elif text[i] == "}":
-            depth -= 1
-            if depth == 0:
-                return text[start:i].strip()
-    return None
+    return judge.plain_number(text)

@@ -56,9 +56,9 @@ def test_references_are_correct(task):
 
 def test_verify(task):
     (problem,) = [p for p in task.batch(0, 0, 5) if p.answer == "1,000"]
-    texts = ["so #### 1000", "#### 1000.0", "#### 100", "#### 1000 dollars", "1000"]
+    texts = ["so #### 1000", "#### 1000.0", "#### 100", "#### 1000 dollars", "it is 1000"]
     reasons = [v.reason for v in task.verify([problem] * 5, texts)]
-    assert reasons == ["correct", "correct", "wrong", "unparsable", "unparsable"]
+    assert reasons == ["correct", "correct", "wrong", "correct", "unparsable"]
     with pytest.raises(ValueError):
         task.verify([problem], texts)
 

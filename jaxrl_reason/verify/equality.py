@@ -1,0 +1,379 @@
+r"""Whether two parsed answers say the same.
+
+Host side. Reads: nothing. Writes: nothing.
+
+Values are compared exactly where they are rational and to thirty digits where they are not;
+expressions with variables by their values at fixed random points; sets without order, tuples and
+matrices entry by entry; equations up to a constant factor; inequalities as the intervals they are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from fractions import Fraction
+
+from jaxrl_reason.verify import numeric, values
+from jaxrl_reason.verify.lexer import Unreadable
+
+_NUM_POINTS = 4  # where expressions with variables are compared
+_MIN_POINTS = 2  # of these must be defined
+MAX_ITEMS = 64
+MAX_SIGNS = 4  # of plus-minus in one answer
+
+_CONTAINERS = ("list", "set", "seq", "matrix", "union", "minus", "ratio", "rel", "based", "empty")
+_INFINITE = ("inf",)
+
+
+def equal(gold: tuple, answer: tuple, deadline: float) -> bool:
+    """Whether two trees (`verify.grammar`) are the same answer.
+
+    Args:
+      gold, answer: trees; the relation is symmetric.
+      deadline: on the clock of time.monotonic.
+    Returns:
+      False also where one of them has no value.
+    Raises:
+      values.OutOfTime: the deadline passed.
+    Example:
+      >>> from jaxrl_reason.verify import grammar
+      >>> equal(grammar.parse("2,1"), grammar.parse("{1, 2}"), float("inf"))
+      True
+    """
+    try:
+        return _equal(_normal(gold), _normal(answer), deadline)
+    except Unreadable:
+        return False
+
+
+def _normal(tree: tuple) -> tuple:
+    """Plus-minus written out, inequalities as intervals, names before "=" taken off both sides."""
+    if tree[0] == "rel":
+        return _normal_relation(tree)
+    if tree[0] in ("list", "set"):
+        items = [_normal(item) for item in tree[1:]]
+        flat = []
+        for item in items:
+            flat += item[1:] if item[0] == "list" else [item]
+        if tree[0] == "list" and all(
+            item[0] == "rel" and found[0] == "seq"
+            for item, found in zip(tree[1:], items, strict=True)
+        ):
+            return ("union", *items)  # x < 3 or x > 5
+        if len(flat) > MAX_ITEMS:
+            raise Unreadable(f"over {MAX_ITEMS} entries")
+        return (tree[0], *flat)
+    if tree[0] in _CONTAINERS:
+        return tree
+    signs = _written_out(tree)
+    return signs[0] if len(signs) == 1 else ("list", *signs)
+
+
+def _written_out(tree: tuple) -> list[tuple]:
+    """Both readings of an expression with plus-minus: all upper signs, all lower signs."""
+    if not _contains(tree, ("pm", "mp")):
+        return [tree]
+
+    def take(node: tuple, upper: bool) -> tuple:
+        if not isinstance(node, tuple) or not node or isinstance(node[0], tuple):
+            return node
+        children = tuple(take(n, upper) if isinstance(n, tuple) else n for n in node[1:])
+        if node[0] in ("pm", "mp"):
+            plus = (node[0] == "pm") == upper
+            return ("add", children[0], children[1] if plus else ("neg", children[1]))
+        return (node[0], *children)
+
+    return [take(tree, True), take(tree, False)]
+
+
+def _contains(tree: tuple, kinds: tuple[str, ...]) -> bool:
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if node[0] in kinds:
+            return True
+        stack += [n for n in node[1:] if isinstance(n, tuple) and n and isinstance(n[0], str)]
+    return False
+
+
+def variables(tree: tuple) -> set[str]:
+    """Names of the variables in a tree."""
+    found, stack = set(), [tree]
+    while stack:
+        node = stack.pop()
+        if node[0] == "var":
+            found.add(node[1])
+        elif node[0] == "rel":
+            stack += node[2:]
+        elif node[0] != "based":
+            stack += [n for n in node[1:] if isinstance(n, tuple)]
+    return found
+
+
+def _normal_relation(tree: tuple) -> tuple:
+    operators, sides = tree[1], list(tree[2:])
+    if "~" in operators:
+        # x = 1/3 ~ 0.333 says 1/3; x ~ 11 has nothing more exact to say.
+        first = operators.index("~")
+        if first == 0 and _is_name(sides[0]) and len(sides) == 2:
+            return ("rel", ("=",), *sides)
+        exact = ("rel", operators[:first], *sides[: first + 1]) if first else sides[0]
+        return _normal(exact)
+    if set(operators) == {"in"} and len(sides) == 2:
+        return _normal(sides[1])
+    if set(operators) <= {"<", ">", "<=", ">=", "!="}:
+        return _interval(operators, sides) or tree
+    if set(operators) == {"="} and len(sides) > 2:
+        # x = 2y = 6: a name and steps towards a value. The steps must agree with one another.
+        head, rest = (sides[:1], sides[1:]) if _is_name(sides[0]) else ([], sides)
+        for a, b in itertools.pairwise(rest):
+            if not equal(a, b, float("inf")):
+                return tree
+        return _normal(("rel", ("=",), *head, rest[-1])) if head else tree
+    return tree
+
+
+def _is_name(tree: tuple) -> bool:
+    """A variable, or a function of variables: what may stand before "=" as a mere name."""
+    if tree[0] == "var":
+        return True
+    if tree[0] == "seq":
+        return all(n[0] == "var" for n in tree[3:])
+    if tree[0] == "mul":
+        return tree[1][0] == "var" and tree[2][0] in ("var", "num", "seq", "mul", "const")
+    return tree[0] == "func" and len(tree) > 2 and all(n[0] == "var" for n in tree[2:])
+
+
+def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
+    """x > 3 and 1 < x <= 2 as intervals; None where it is no bound on one variable."""
+    minus_infinity = ("neg", _INFINITE)
+    turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
+    if len(sides) == 2:
+        (left, right), operator = sides, operators[0]
+        if right[0] == "var" and not variables(left):
+            left, right, operator = right, left, turned[operator]
+        if left[0] != "var" or variables(right):
+            return None
+        if operator == "!=":
+            return (
+                "union",
+                ("seq", "(", ")", minus_infinity, right),
+                ("seq", "(", ")", right, _INFINITE),
+            )
+        if operator[0] == "<":
+            return ("seq", "(", "]" if "=" in operator else ")", minus_infinity, right)
+        return ("seq", "[" if "=" in operator else "(", ")", right, _INFINITE)
+    if len(sides) == 3 and sides[1][0] == "var" and not variables(sides[0]) | variables(sides[2]):
+        first, second = operators
+        if first[0] == second[0] == ">":
+            first, second, sides = turned[second], turned[first], sides[::-1]
+        if first[0] == second[0] == "<":
+            opener = "[" if "=" in first else "("
+            return ("seq", opener, "]" if "=" in second else ")", sides[0], sides[2])
+    return None
+
+
+def _equal(a: tuple, b: tuple, deadline: float) -> bool:
+    if a == b:
+        return True
+    a, b = _matched(a, b)
+    kinds = {a[0], b[0]}
+    if kinds == {"rel"}:
+        return _relations_equal(a, b, deadline)
+    if "rel" in kinds:
+        return False
+    if kinds <= {"list", "set"}:
+        return _sets_equal(a[1:], b[1:], deadline)
+    if kinds in ({"list", "seq"}, {"set", "seq"}, {"seq"}):
+        return _sequences_equal(a, b, deadline)
+    if kinds == {"ratio"}:
+        return _ratios_equal(a[1:], b[1:], deadline)
+    if kinds == {"union"}:
+        return _sets_equal(a[1:], b[1:], deadline)
+    if kinds == {"minus"}:
+        return all(_equal(x, y, deadline) for x, y in zip(a[1:], b[1:], strict=True))
+    if kinds in ({"matrix"}, {"matrix", "seq"}, {"matrix", "set"}):
+        a, b = _as_matrix(a), _as_matrix(b)
+        same_shape = a is not None and b is not None and a[1] == b[1] and len(a) == len(b)
+        return same_shape and all(_equal(x, y, deadline) for x, y in zip(a[2:], b[2:], strict=True))
+    if len(kinds) == 2 and len(a) == 2 and a[0] in ("list", "set") and b[0] not in _CONTAINERS:
+        return _equal(a[1], b, deadline)
+    if len(kinds) == 2 and len(b) == 2 and b[0] in ("list", "set") and a[0] not in _CONTAINERS:
+        return _equal(a, b[1], deadline)
+    if kinds & set(_CONTAINERS):
+        return False
+    return _expressions_equal(a, b, deadline)
+
+
+def _matched(a: tuple, b: tuple) -> tuple[tuple, tuple]:
+    """Drops "x =" where the other side names nothing, and the same ahead of every list entry."""
+    if a[0] == "rel" and b[0] != "rel":
+        a = _unnamed(a)
+    elif b[0] == "rel" and a[0] != "rel":
+        b = _unnamed(b)
+    if a[0] in ("list", "set") and b[0] in ("list", "set", "seq"):
+        names_a, names_b = _names(a), _names(b)
+        if names_a and not names_b:
+            a = _stripped(a, names_a)
+        elif names_b and not names_a:
+            b = _stripped(b, names_b)
+    elif b[0] in ("list", "set") and a[0] == "seq" and _names(b):
+        b = _stripped(b, _names(b))
+    return a, b
+
+
+def _names(tree: tuple) -> list[str] | None:
+    """Names of a list whose entries are "x = 1" (or, behind a first "x = 1", bare values)."""
+    if tree[0] not in ("list", "set") or tree[1][0] != "rel":
+        return None
+    names = []
+    for item in tree[1:]:
+        if item[0] != "rel" or item[1] != ("=",) or not _is_name(item[2]):
+            names.append(None)
+        else:
+            names.append(repr(item[2]))
+    return names
+
+
+def _stripped(tree: tuple, names: list[str | None]) -> tuple:
+    items = tuple(_unnamed(item) for item in tree[1:])
+    given = [n for n in names if n is not None]
+    if len(set(given)) == 1:
+        return ("list", *items)
+    if len(given) == len(items) == len(set(given)):
+        # Values of different names: their order is that of the names, as in (x, y).
+        order = sorted(range(len(items)), key=lambda i: names[i])
+        return ("seq", "(", ")", *(items[i] for i in order))
+    return tree
+
+
+def _unnamed(tree: tuple) -> tuple:
+    if tree[0] == "rel" and tree[1] == ("=",) and len(tree) == 4 and _is_name(tree[2]):
+        # x = x + 1 gives x no value. i and e are letters of names here, as in a_i.
+        right = tree[3]
+        if tree[2][0] != "var" or tree[2][1] not in variables(right):
+            return _normal(right)
+    if tree[0] == "rel" and set(tree[1]) == {"="} and not variables(tree):
+        sides = tree[2:]
+        if all(equal(a, b, float("inf")) for a, b in itertools.pairwise(sides)):
+            return sides[-1]
+    return tree
+
+
+def _relations_equal(a: tuple, b: tuple, deadline: float) -> bool:
+    if a[1] != b[1] or len(a) != len(b):
+        return False
+    if all(_equal(x, y, deadline) for x, y in zip(a[2:], b[2:], strict=True)):
+        return True
+    if a[1] != ("=",) or variables(a) != variables(b):
+        return False
+    if any(side[0] in _CONTAINERS for side in (*a[2:], *b[2:])):
+        return False
+    # Equations: left minus right, up to one constant factor.
+    first, second = (("add", t[2], ("neg", t[3])) for t in (a, b))
+    ratios = []
+    for point in points(variables(a)):
+        try:
+            x = values.evaluate(first, point, deadline)
+            y = values.evaluate(second, point, deadline)
+        except Unreadable:
+            continue
+        if numeric.is_zero(x) or numeric.is_zero(y):
+            return False
+        ratios.append(
+            values.evaluate(("div", _leaf(x, 0), _leaf(y, 1)), {"0": x, "1": y}, deadline)
+        )
+    return len(ratios) >= _MIN_POINTS and all(numeric.same(ratios[0], r) for r in ratios)
+
+
+def _leaf(value: numeric.Value, name: int) -> tuple:
+    return ("num", value) if isinstance(value, Fraction) else ("var", str(name))
+
+
+def _sets_equal(a: tuple, b: tuple, deadline: float) -> bool:
+    if max(len(a), len(b)) > MAX_ITEMS:
+        return False
+
+    def within(items: tuple, others: tuple) -> bool:
+        return all(any(_equal(x, y, deadline) for y in others) for x in items)
+
+    return within(a, b) and within(b, a)
+
+
+def _sequences_equal(a: tuple, b: tuple, deadline: float) -> bool:
+    if "set" in (a[0], b[0]):
+        return False
+    brackets = {t[1:3] for t in (a, b) if t[0] == "seq"}
+    if len(brackets) > 1 or "list" in (a[0], b[0]) and brackets != {("(", ")")}:
+        return False
+    x, y = (t[3:] if t[0] == "seq" else t[1:] for t in (a, b))
+    return len(x) == len(y) and all(_equal(p, q, deadline) for p, q in zip(x, y, strict=True))
+
+
+def _ratios_equal(a: tuple, b: tuple, deadline: float) -> bool:
+    if len(a) != len(b):
+        return False
+    products = (
+        (("mul", a[0], b[i]), ("mul", a[i], b[0])) for i in range(1, len(a))
+    )  # a0 : ai = b0 : bi
+    return all(_expressions_equal(x, y, deadline) for x, y in products)
+
+
+def _as_matrix(tree: tuple) -> tuple | None:
+    """[[1, 2], [3, 4]] is a matrix too, and one column of it a vector in round brackets."""
+    if tree[0] == "matrix":
+        return tree
+    rows = tree[3:] if tree[0] == "seq" else tree[1:]
+    if all(row[0] in ("seq", "set") for row in rows):
+        entries = [row[3:] if row[0] == "seq" else row[1:] for row in rows]
+        if len({len(row) for row in entries}) == 1:
+            return ("matrix", len(entries[0]), *(e for row in entries for e in row))
+    if tree[0] == "seq" and tree[1:3] == ("(", ")"):
+        return ("matrix", 1, *rows)
+    return None
+
+
+def _expressions_equal(a: tuple, b: tuple, deadline: float) -> bool:
+    infinite = [_sign_of_infinity(t) for t in (a, b)]
+    if any(infinite):
+        return infinite[0] == infinite[1]
+    names = variables(a) | variables(b)
+    if not names:
+        return numeric.same(values.evaluate(a, {}, deadline), values.evaluate(b, {}, deadline))
+    agreed = 0
+    for point in points(names):
+        found = []
+        for tree in (a, b):
+            try:
+                found.append(values.evaluate(tree, point, deadline))
+            except Unreadable:
+                found.append(None)
+        if (found[0] is None) != (found[1] is None):
+            return False
+        if found[0] is not None:
+            if not numeric.same(*found):
+                return False
+            agreed += 1
+    return agreed >= _MIN_POINTS
+
+
+def _sign_of_infinity(tree: tuple) -> int:
+    if tree == _INFINITE:
+        return 1
+    if tree[0] == "neg":
+        return -_sign_of_infinity(tree[1])
+    return 0
+
+
+def points(names: set[str]) -> list[dict[str, Fraction]]:
+    """Fixed random values for variables: all positive, all negative, then of both signs."""
+    found = []
+    for i in range(_NUM_POINTS):
+        point = {}
+        for name in sorted(names):
+            draw = random.Random(f"{i} {name}")
+            size = Fraction(draw.randint(1_000_003, 9_000_003), 2_097_143)
+            negative = i == 1 or i > 1 and draw.random() < 0.5
+            point[name] = -size if negative else size
+        found.append(point)
+    return found

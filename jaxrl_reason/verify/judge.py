@@ -1,0 +1,360 @@
+r"""Text of a completion and gold answer to a reason: the whole outcome check, without any array.
+
+Host side. Reads: nothing. Writes: nothing.
+
+What worker processes load (`verify.pool`), so nothing here may import jax.
+
+Conventions, where graders differ: rational values are compared exactly (0.333 is not 1/3, 3.14159
+is not pi); 50% is 1/2 and not 50 (but a
+gold 50% takes a bare 50 too); a unit may be missing on one side, but where both sides have one
+they must agree, converted exactly; 12_5 equals 12_5 alone; 6-1, 5! or sin(30) is no final answer
+unless the gold answer itself is left like that; of "x = 5" the value counts, of "4 = 5" nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from fractions import Fraction
+from typing import NamedTuple
+
+from jaxrl_reason.verify import equality, extract, grammar, lexer, units, values
+from jaxrl_reason.verify.lexer import MAX_DIGITS, Unreadable
+
+MAX_BARE_CHARS = 300  # longest completion that may be nothing but its answer
+
+_WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
+_DECIMAL = re.compile(rf"([+-]?)(?:\\?\$)?({_WHOLE}(?:\.[0-9]+)?|\.[0-9]+)")
+_FRACTION = re.compile(r"([+-]?)(?:([0-9]+)/([0-9]+)|\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\})")
+_LETTER = re.compile(
+    r"(?:(?:option|choice|answer)\s+)?(?:([A-J])|\(\s*([A-Ja-j])\s*\)|([A-J])[).:])"
+)
+_LABELLED = re.compile(r"(?:\(([A-J])\)|([A-J])[).:])[\s:.]*(\S.*)", re.S)
+_FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]")
+_WORDS = re.compile(r"[^\W\d_][^\W\d_'\-.\s,()&]*(?:[\s'\-.,()&]+[^\W\d_]+)*[.\s)]*")
+_WRAP = re.compile(
+    r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|textbf|textit|rm|mathbf)\s*\{([^{}]*)\}"
+)
+
+
+class UnreadableGold(ValueError):
+    """A gold answer with which nothing can be compared."""
+
+
+class Answer(NamedTuple):
+    """What a text was read as; None where it is not that."""
+
+    text: str  # cleaned
+    value: Fraction | None = None  # a plain number
+    tree: tuple | None = None  # of the text without its unit
+    unit: units.Unit | None = None
+    whole: tuple | None = None  # of the text with its unit taken as letters
+    words: str | None = None
+    letter: str | None = None
+
+    @property
+    def readable(self) -> bool:
+        """Whether it can be compared with anything."""
+        return any(part is not None for part in (self.value, self.tree, self.words, self.letter))
+
+
+def judge(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None]:
+    r"""Reason and extracted answer.
+
+    Args:
+      completion: text of a policy, however hostile.
+      gold: the right answer, on its own or in a box.
+      timeout_s: seconds after which the comparison gives up.
+    Returns:
+      (reason, answer): correct, wrong, unparsable or timeout; `answer` as in `Verdict`.
+    Raises:
+      UnreadableGold: gold cannot be read.
+    Example:
+      >>> judge(r"so \boxed{\frac{\sqrt{2}}{2}}", r"1/\sqrt{2}", 1.0)
+      ('correct', '\\frac{\\sqrt{2}}{2}')
+    """
+    deadline = time.monotonic() + timeout_s
+    expected = read_gold(gold)
+    if not expected.readable:
+        raise UnreadableGold(
+            f"gold answer {gold[:80]!r}: cannot be read, so nothing can be compared with it"
+        )
+    try:
+        return _judged(completion, expected, deadline)
+    except values.OutOfTime:
+        return "timeout", None
+    except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError):
+        # Text that a policy wrote must not end a run, whatever it finds in this package.
+        return "unparsable", None
+
+
+def _judged(completion: str, expected: Answer, deadline: float) -> tuple[str, str | None]:
+    answer = _read_completion(completion, expected)
+    if answer is None or not answer.readable:
+        return "unparsable", None
+    if answer.tree is None and answer.value is None and answer.letter is None:
+        if expected.words is None:
+            return "unparsable", None  # words where maths is asked for
+    same_unit = answer.unit is None or expected.unit is None
+    if answer.value is not None and expected.value is not None and same_unit:
+        right = answer.value == expected.value
+        return ("correct" if right else "wrong"), str(answer.value)
+    right = matches(expected, answer, deadline)
+    text = canonical(answer, deadline)
+    if text is None and not right:
+        return "unparsable", None
+    return ("correct" if right else "wrong"), text or answer.text
+
+
+def plain_number(text: str) -> Fraction | None:
+    """Exact value of a plain number; `verify.answers.parse_number` is its public name."""
+    if len(text) > 2 * MAX_DIGITS:
+        return None
+    text = text.strip()
+    if len(text) > 2 and text[0] == text[-1] == "$":
+        text = text[1:-1].strip()
+    if len(text) > MAX_DIGITS and sum(c.isdigit() for c in text) > MAX_DIGITS:
+        return None
+    match = _DECIMAL.fullmatch(text)
+    if match:
+        digits = match[2].replace(",", "")
+        value = Fraction(int(digits)) if digits.isdecimal() else Fraction(digits)
+        return -value if match[1] == "-" else value
+    match = _FRACTION.fullmatch(text)
+    if not match:
+        return None
+    top, bottom = int(match[2] or match[4]), int(match[3] or match[5])
+    if bottom == 0:
+        return None
+    return Fraction(-top if match[1] == "-" else top, bottom)
+
+
+@functools.lru_cache(maxsize=4096)
+def read_gold(gold: str) -> Answer:
+    """A gold answer as it stands in a data set: bare, or in a box."""
+    if extract.has_place(gold):
+        return read(extract.final_answer(gold) or "")
+    return read(gold)
+
+
+def read(text: str) -> Answer:
+    r"""An answer on its own, read in every way that it can be.
+
+    Args:
+      text: what stands in the place of an answer.
+    Returns:
+      An Answer; not `readable` if it is none.
+    Example:
+      >>> read("12").value, read("(C)").letter, read(r"\text{odd}").words, read("???").readable
+      (Fraction(12, 1), 'C', 'odd', False)
+    """
+    value = plain_number(text)
+    if value is not None:
+        return _number_read(text.strip(), value)
+    if len(text) > extract.MAX_ANSWER_CHARS:
+        return Answer("")
+    cleaned = lexer.clean(text)
+    value = plain_number(cleaned)
+    if value is not None:
+        return _number_read(cleaned, value)
+    if not cleaned:
+        return Answer("")
+    plain = " ".join(_WRAP.sub(r" \1 ", cleaned).replace("{", " ").replace("}", " ").split())
+    letter = _LETTER.fullmatch(plain)
+    labelled = None if letter else _LABELLED.fullmatch(plain)
+    words = _WORDS.fullmatch(plain) if len(plain) <= 200 else None
+    tree = unit = whole = None
+    number, unit = units.split(cleaned)
+    tree = _parsed(number)
+    if unit is not None:
+        whole = _parsed(cleaned)
+        if tree is None:
+            tree, unit, whole = whole, None, None
+    found = letter or labelled
+    return Answer(
+        cleaned,
+        tree=tree,
+        unit=unit,
+        whole=whole,
+        words=_plain_words(plain) if words else None,
+        letter=next(g for g in found.groups() if g).upper() if found else None,
+    )
+
+
+def _number_read(text: str, value: Fraction) -> Answer:
+    money = "$" in text and text[-1] != "$"
+    return Answer(text, value=value, unit=units.DOLLAR if money else None)
+
+
+def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
+    """Whether two answers are the same.
+
+    Raises:
+      values.OutOfTime: the deadline passed.
+    """
+    if gold.letter is not None and _LETTER.fullmatch(" ".join(_WRAP.sub(r"\1", gold.text).split())):
+        return answer.letter == gold.letter
+    if "".join(gold.text.split()) == "".join(answer.text.split()):
+        return True
+    if gold.words is not None and gold.words == answer.words:
+        return True
+    if gold.tree is None and gold.value is None:
+        return False
+    labelled = _LABELLED.fullmatch(" ".join(_WRAP.sub(r" \1 ", answer.text).split()))
+    if labelled:
+        return matches(gold, read(labelled[3]), deadline)
+    unevaluated = answer.tree is not None and _operations(answer.tree) - {"pow"}
+    if unevaluated and not (gold.tree is not None and _operations(gold.tree)):
+        return False
+    if gold.tree is not None and gold.tree[0] == "pct" and answer.unit is None:
+        # "28%" asks for a percentage; a bare 28 leaves its sign out, as units may be left out.
+        tree = _tree(answer)
+        if tree is not None and equality.equal(gold.tree[1], tree, deadline):
+            return True
+    return _quantities_match(gold, answer, deadline)
+
+
+def _quantities_match(gold: Answer, answer: Answer, deadline: float) -> bool:
+    a, b = _tree(gold), _tree(answer)
+    if a is None or b is None:
+        return False
+    if gold.whole is not None or answer.whole is not None:
+        # "2 m" may be two metres or two times m: equal if either reading agrees on both sides.
+        first, second = gold.whole or a, answer.whole or b
+        if equality.equal(first, second, deadline):
+            return True
+    if gold.unit is None and answer.unit is None:
+        return equality.equal(a, b, deadline)
+    one = units.Unit(Fraction(1), ())
+    x, y = gold.unit or one, answer.unit or one
+    if x.dimension and y.dimension:
+        if x.dimension != y.dimension:
+            return False
+    elif x.dimension or y.dimension:
+        # One side leaves its unit out; a dozen is a number all the same.
+        x, y = (u if not u.dimension else one for u in (x, y))
+    return equality.equal(_times(a, x.factor), _times(b, y.factor), deadline)
+
+
+def _times(tree: tuple, factor: Fraction) -> tuple:
+    if factor == 1:
+        return tree
+    if tree[0] in ("list", "set", "seq"):
+        skip = 3 if tree[0] == "seq" else 1
+        return (*tree[:skip], *(_times(item, factor) for item in tree[skip:]))
+    if tree[0] == "rel":
+        return (*tree[:-1], _times(tree[-1], factor))
+    return ("mul", ("num", factor), tree)
+
+
+def canonical(answer: Answer, deadline: float) -> str | None:
+    """One text for equal numbers, so that votes can be counted; other answers as they stand.
+
+    None: an expression that has no value, such as 3/0, or one beyond the size limits.
+    """
+    if answer.letter is not None:
+        return answer.letter
+    tree, unit = _tree(answer), answer.unit
+    if tree is not None and tree[0] == "rel" and tree[1] == ("=",) and tree[2][0] == "var":
+        tree = tree[3]
+    value = None
+    if tree is not None and not equality.variables(tree):
+        try:
+            value = values.evaluate(tree, {}, deadline)
+        except Unreadable:
+            if tree[0] in _LITERAL:
+                return None
+    if isinstance(value, Fraction) and max(map(int.bit_length, value.as_integer_ratio())) < 9999:
+        if unit is None or unit.dimension == (("dollar", 1),):
+            return str(value)
+        names = " ".join(f"{name}^{power}" for name, power in unit.dimension)
+        return f"{value * unit.factor} {names}".strip()
+    text = answer.words if answer.tree is None and answer.words else " ".join(answer.text.split())
+    return text.encode("utf-8", "replace").decode()
+
+
+def _read_completion(completion: str, gold: Answer) -> Answer | None:
+    text = extract.final_answer(completion)
+    if text is not None:
+        return read(text)
+    if len(completion) > MAX_BARE_CHARS or extract.has_place(completion):
+        return None
+    bare = completion.strip()
+    if "\n" in bare or not bare:
+        return None
+    # A completion that is nothing but an answer needs no mark; words are none, but for the gold ones.
+    formula = _only_formula(bare)
+    answer = read(bare if formula is None else formula)
+    if answer.tree is None and answer.value is None and answer.letter is None:
+        return answer if answer.words is not None and answer.words == gold.words else None
+    return answer
+
+
+def _only_formula(text: str) -> str | None:
+    """The formula of a sentence that holds one and no more."""
+    found = _FORMULA.findall(text)
+    if len(found) != 1 or len(found[0]) == len(text):
+        return None
+    return found[0] if any(c.isalpha() for c in text.replace(found[0], "")) else None
+
+
+def _tree(answer: Answer) -> tuple | None:
+    return ("num", answer.value) if answer.value is not None else answer.tree
+
+
+def _parsed(text: str) -> tuple | None:
+    try:
+        return grammar.parse(text)
+    except (Unreadable, RecursionError):  # the caller may stand deep in the stack already
+        return None
+
+
+def _plain_words(text: str) -> str:
+    words = re.findall(r"[^\W\d_]+", text.casefold())
+    return " ".join(w for w in words if w not in ("the", "a", "an") or len(words) == 1)
+
+
+_LITERAL = frozenset(("num", "neg", "div", "pow", "pct", "add", "mul", "fact", "binom"))
+
+
+def _operations(tree: tuple) -> frozenset[str]:
+    """Operations left to do: sums and products of plain numbers, factorials, constant functions."""
+    if tree[0] == "rel":
+        return _operations(tree[-1]) if set(tree[1]) == {"="} else frozenset()
+    found, stack = set(), [tree]
+    while stack:
+        node = stack.pop()
+        children = [n for n in node[1:] if isinstance(n, tuple) and n and isinstance(n[0], str)]
+        stack += children
+        if node[0] in ("fact", "binom"):
+            found.add(node[0])
+        elif node[0] == "func" and not equality.variables(node):
+            found.add("func")
+        elif node[0] == "pow" and all(_literal(n) for n in children):
+            found.add("pow")  # no answer is refused for one, but a gold power is left undone too
+        elif node[0] in ("add", "mul") and all(_literal(n) for n in children):
+            if not (node[0] == "mul" and _power_of_ten(node[2])):
+                found.add(node[0])
+    return frozenset(found)
+
+
+def _literal(tree: tuple) -> bool:
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if node[0] not in _LITERAL:
+            return False
+        if node[0] == "pow" and not _whole_exponent(node[2]):
+            return False  # a radical, which has no shorter form
+        stack += [n for n in node[1:] if isinstance(n, tuple)]
+    return True
+
+
+def _whole_exponent(tree: tuple) -> bool:
+    tree = tree[1] if tree[0] == "neg" else tree
+    return tree[0] == "num" and tree[1].denominator == 1
+
+
+def _power_of_ten(tree: tuple) -> bool:
+    return tree[0] == "pow" and tree[1] == ("num", Fraction(10))

@@ -1,0 +1,201 @@
+r"""Answer text to tokens: LaTeX, plain text and Unicode spellings are brought to one alphabet.
+
+Host side. Reads: nothing. Writes: nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from fractions import Fraction
+from typing import NamedTuple
+
+MAX_TOKENS = 600
+MAX_DIGITS = 1000  # in one number
+
+_SYMBOLS = {
+    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ",
+    "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∛": r"\cbrt ", "°": r"^\circ ",
+    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ",
+    "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "≈": r"\approx ", "⩽": r"\le ", "⩾": r"\ge ",
+    "∨": r"\lor ", "ℝ": r"\mathbb{R}", "′": "'", "’": "'", "⟨": r"\langle ", "⟩": r"\rangle ",
+    "∣": "|", "∗": "*", "∕": "/", "⁄": "/", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ",
+    "⌉": r"\rceil ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ",
+    "μ": r"\mu ", "φ": r"\phi ", "₀": "_0", "₁": "_1", "₂": "_2", "₃": "_3", "₄": "_4", "₅": "_5",
+    "₆": "_6", "₇": "_7", "₈": "_8", "₉": "_9", "…": r"\ldots ", "℃": r"^\circ C",
+    "℉": r"^\circ F",
+}  # fmt: skip
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
+
+# Layout that carries no meaning.
+_LAYOUT = re.compile(
+    r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathstrut|hfill"
+    r"|phantom\{[^{}]*\}|rule\{[^{}]*\}\{[^{}]*\})(?![a-zA-Z])"
+)
+_SPACES = re.compile(r"(?<!\\)\\(?:[;:>! ]|quad|qquad|enspace|thinspace)(?![a-zA-Z])|~|&nbsp;")
+_FONT = re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|mathsf|mathcal)\s*\{([^{}]*)\}")
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\,|,\\!)\d{3})+(?![\d])")
+_COMMA_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
+_SPACE_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?: \d{3})+(?![\d]|\s*/)")
+_MATHS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")
+
+_TOKEN = re.compile(
+    r"(?P<num>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+(?![\w.]))?)"
+    r"|\\(?:text|mathrm|mbox|textrm|textnormal|textbf|textit|operatorname\*?|rm)\s*"
+    r"\{(?P<text>[^{}]*)\}"
+    r"|\\(?P<cmd>[a-zA-Z]+|[{}|%$#_&\\,!])"
+    r"|(?P<word>[a-zA-Z]+)"
+    r"|(?P<op><=|>=|!=|==|\*\*|[-+*/^_=<>(){}\[\],;:|!%'&$])"
+    r"|(?P<space>\s+)"
+)
+
+
+class Token(NamedTuple):
+    """One token: kind is num, cmd, word, text or op; `spaced`: white space stands before it."""
+
+    kind: str
+    text: str
+    spaced: bool
+    value: Fraction | None = None
+
+
+class Unreadable(ValueError):
+    """Text that is no answer this package can read, or one beyond its size limits."""
+
+
+def clean(text: str) -> str:
+    r"""One spelling for what looks the same: symbols, digits, spaces, separators, mark-up.
+
+    Args:
+      text: any text of moderate length.
+    Returns:
+      Text in which numbers have no thousands separators and fonts and layout are gone.
+    Example:
+      >>> clean("**１２,３４５**"), clean(r"$\dfrac{1}{2}$"), clean("x²")
+      ('12345', '\\frac{1}{2}', 'x^{2}')
+    """
+    text = text.strip()
+    if not text.isascii():
+        text = _to_ascii_maths(text)
+    if "\\" in text or "~" in text:
+        text = _LAYOUT.sub("", text)
+        text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+        text = _SPACES.sub(" ", text)
+        text = re.sub(r"(?<!\\)\\,", " ", text).replace(r"\$", "$")
+        for _ in range(3):
+            text, count = _FONT.subn(r"{\1}", text)
+            if not count:
+                break
+        text = re.sub(r"\\[dtc]frac", r"\\frac", text)
+        text = _MATHS.sub("", text)
+    else:
+        text = text.replace("$$", "")
+        if "{,}" in text:
+            text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+    text = _unwrapped(text)
+    return _without_separators(text)
+
+
+def _to_ascii_maths(text: str) -> str:
+    text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+    parts = []
+    for char in text:
+        if char in _SYMBOLS:
+            parts.append(_SYMBOLS[char])
+        elif char.isascii():
+            parts.append(char)
+        elif char.isdecimal():
+            parts.append(str(unicodedata.decimal(char)))
+        elif unicodedata.decomposition(char).startswith("<fraction>"):
+            top, _, bottom = unicodedata.normalize("NFKC", char).partition("\u2044")
+            parts.append(rf"\frac{{{top}}}{{{bottom}}}")
+        else:
+            plain = unicodedata.normalize("NFKC", char)
+            parts.append("".join(_SYMBOLS.get(c, c) for c in plain))
+    return "".join(parts)
+
+
+def _unwrapped(text: str) -> str:
+    # Markdown bold, maths mode and a full stop may be nested in any order; a lone dollar is money.
+    for _ in range(6):
+        before = text
+        text = text.strip().rstrip("\\").strip()
+        text = text.removesuffix(".") if not text.endswith("..") else text
+        text = text.rstrip(",;:")
+        for mark in ("**", "`", "__", '"'):
+            if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
+                text = text[len(mark) : -len(mark)]
+        if text.count("$") >= 2 and text.count("$") % 2 == 0:
+            text = re.sub(r"\$([^$]*)\$", r" \1 ", text)
+        if text == before:
+            break
+    return text.strip()
+
+
+def _without_separators(text: str) -> str:
+    if "," not in text and " " not in text:
+        return text
+    if not any(c in text for c in "([{"):
+        text = _COMMA_GROUPED.sub(lambda m: m[0].replace(",", ""), text)
+        return _SPACE_GROUPED.sub(lambda m: m[0].replace(" ", ""), text)
+    # A comma inside brackets parts the entries of a tuple, interval or set.
+    pieces, depth, start = [], 0, 0
+    for match in re.finditer(r"[(\[]|\\\{|[)\]]|\\\}", text):
+        if depth == 0:
+            pieces.append(
+                _COMMA_GROUPED.sub(lambda m: m[0].replace(",", ""), text[start : match.start()])
+            )
+        else:
+            pieces.append(text[start : match.start()])
+        depth = max(0, depth + (1 if match[0][-1] in "([{" else -1))
+        pieces.append(match[0])
+        start = match.end()
+    tail = text[start:]
+    pieces.append(_COMMA_GROUPED.sub(lambda m: m[0].replace(",", ""), tail) if depth == 0 else tail)
+    return "".join(pieces)
+
+
+def tokenize(text: str) -> list[Token]:
+    r"""Tokens of cleaned text.
+
+    Args:
+      text: what `clean` returned.
+    Returns:
+      At most MAX_TOKENS tokens.
+    Raises:
+      Unreadable: a character that is no maths, too many tokens, or a number of too many digits.
+    Example:
+      >>> [t.text for t in tokenize(r"2\pi r")]
+      ['2', 'pi', 'r']
+    """
+    tokens: list[Token] = []
+    position, spaced = 0, False
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise Unreadable(f"character {text[position]!r}")
+        position = match.end()
+        kind = match.lastgroup
+        if kind == "space":
+            spaced = True
+            continue
+        if len(tokens) >= MAX_TOKENS:
+            raise Unreadable(f"over {MAX_TOKENS} tokens")
+        value = number(match[0]) if kind == "num" else None
+        tokens.append(Token(kind, match[kind], spaced, value))
+        spaced = False
+    return tokens
+
+
+def number(text: str) -> Fraction:
+    """Exact value of digits with an optional point and an optional power of ten.
+
+    Raises:
+      Unreadable: over MAX_DIGITS digits, or a power of ten beyond it.
+    """
+    mantissa, _, exponent = text.lower().partition("e")
+    if len(mantissa) > MAX_DIGITS or len(exponent) > 5 or abs(int(exponent or 0)) > MAX_DIGITS:
+        raise Unreadable(f"number of over {MAX_DIGITS} digits")
+    value = Fraction(mantissa + "0" if mantissa.endswith(".") else mantissa)
+    return value * Fraction(10) ** int(exponent) if exponent else value

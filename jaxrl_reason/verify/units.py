@@ -1,0 +1,192 @@
+r"""Units behind (and currencies before) a number: split off, converted exactly, compared.
+
+Host side. Reads: nothing. Writes: nothing.
+
+A unit is a factor and a dimension. Words that are no unit ("apples") are dimensions of their own,
+so that "5 apples" is neither 5 cm nor 5 oranges.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+MAX_CHARS = 80  # of a unit
+MAX_PIECES = 12  # words and operators of a unit
+
+
+class Unit(NamedTuple):
+    """Exact factor to the base of a dimension; the dimension as sorted (name, power) pairs."""
+
+    factor: Fraction
+    dimension: tuple[tuple[str, int], ...]
+
+
+def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
+    rows = [
+        ("metre", 1, "m meter metre"), ("metre", "1/100", "cm centimeter centimetre"),
+        ("metre", "1/1000", "mm millimeter millimetre"), ("metre", "1/10", "dm decimeter"),
+        ("metre", 1000, "km kilometer kilometre"), ("metre", "1/1000000", "um micron micrometer"),
+        ("metre", "1/1000000000", "nm nanometer"), ("metre", "0.0254", "in inch inche"),
+        ("metre", "0.3048", "ft foot feet"), ("metre", "0.9144", "yd yard"),
+        ("metre", "1609.344", "mi mile"),
+        ("gram", 1, "g gm gram"), ("gram", "1/1000", "mg milligram"),
+        ("gram", 1000, "kg kilogram kilo"), ("gram", 1_000_000, "tonne"),
+        ("gram", "453.59237", "lb lbs pound"), ("gram", "28.349523125", "oz ounce"),
+        ("gram", "907184.74", "ton"),
+        ("second", 1, "s sec second"), ("second", 60, "min minute"), ("second", 3600, "h hr hour"),
+        ("second", "1/1000", "ms millisecond"), ("second", 86400, "day d"),
+        ("second", 604800, "week wk"), ("month", 1, "month mo"), ("month", 12, "year yr y"),
+        ("dollar", 1, "$ dollar buck usd"), ("dollar", "1/100", "cent ¢"),
+        ("euro", 1, "€ euro eur"), ("sterling", 1, "£ gbp"), ("yen", 1, "¥ yen"),
+        ("rupee", 1, "₹ rupee"), ("degree", 1, "deg degree"), ("radian", 1, "rad radian"),
+        ("kelvin", 1, "kelvin k"), ("ampere", 1, "a amp ampere"), ("mole", 1, "mol mole"),
+        ("bit", 1, "bit"), ("bit", 8, "byte"), ("unit", 1, "unit"),
+        ("unit", 12, "dozen"),
+    ]  # fmt: skip
+    found = {}
+    for base, factor, names in rows:
+        for name in names.split():
+            found[name] = (Fraction(factor), {base: 1})
+    derived = [
+        ("liter litre l", "1/1000", {"metre": 3}), ("ml milliliter millilitre cc", "1/1000000", {"metre": 3}),
+        ("hectare ha", 10000, {"metre": 2}), ("mph", "0.44704", {"metre": 1, "second": -1}),
+        ("kph kmh", "5/18", {"metre": 1, "second": -1}),
+        ("n newton", 1000, {"gram": 1, "metre": 1, "second": -2}),
+        ("j joule", 1000, {"gram": 1, "metre": 2, "second": -2}),
+        ("kj kilojoule", 1_000_000, {"gram": 1, "metre": 2, "second": -2}),
+        ("w watt", 1000, {"gram": 1, "metre": 2, "second": -3}),
+        ("kw kilowatt", 1_000_000, {"gram": 1, "metre": 2, "second": -3}),
+        ("hz hertz", 1, {"second": -1}),
+    ]  # fmt: skip
+    for names, factor, dimension in derived:
+        for name in names.split():
+            found[name] = (Fraction(factor), dimension)
+    return found
+
+
+_UNITS = _table()
+DOLLAR = Unit(Fraction(1), (("dollar", 1),))
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}  # powers of ten
+# Words that make something else of the number before them.
+_NO_UNIT = frozenset(
+    "or and not minus plus times squared cubed factorial to than of over divided if is are was but "
+    "i so no wait maybe about per point half quarter percent pct percentage x pi e sqrt then because since "
+    "sin cos tan log ln mod choose base the approximately more less except all any positive negative "
+    "even odd real integer integers numbers where for with when".split()
+)
+
+_WRAP = re.compile(
+    r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|rm|textbf|textit)\s*\{([^{}]*)\}"
+)
+_CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|(€|£|¥|₹))\s*(?=[\d.\\({-])")
+_DEGREE = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\(?:text|mathrm)\{)?([CF]?)\}?$")
+_WORDS = r"[A-Za-z°%²³µ$¢€£]"
+_TAIL = re.compile(
+    rf"(?:\s|(?<=[\d)}}\]!]))(?P<unit>{_WORDS}[A-Za-z.%²³\-']*(?:\s*(?:\^\s*\{{?-?[1-4]\}}?|[/*·]|\\cdot|\s)"
+    rf"\s*(?:{_WORDS}[A-Za-z.\-']*)?)*)$"
+)
+_POWER = re.compile(r"\^\s*\{?(-?[1-4])\}?$")
+
+
+def split(text: str) -> tuple[str, Unit | None]:
+    r"""Number part and unit of cleaned text.
+
+    Args:
+      text: what `lexer.clean` returned.
+    Returns:
+      What is left without the unit, and the unit; (text, None) where no unit is seen.
+    Example:
+      >>> split(r"5\text{ cm}^2")[0], split("$12")[0], split("x + 2")
+      ('5', '12', ('x + 2', None))
+    """
+    match = _CURRENCY.match(text)
+    if match:
+        symbol = match[2] or "$"
+        rest, behind = split(match[1] + text[match.end() :])
+        money = Unit(*_pack(*_UNITS[symbol]))
+        return (rest, money) if behind is None or behind == money else (text, None)
+    match = _DEGREE.search(text)
+    if match and match.start():
+        names = {"C": "celsius", "F": "fahrenheit", "": "degree"}
+        return text[: match.start()], Unit(Fraction(1), ((names[match[1]], 1),))
+    plain = _WRAP.sub(r" \1 ", text).strip() if "\\" in text else text
+    match = _TAIL.search(plain[-MAX_CHARS:])
+    if not match or len(plain) > MAX_CHARS and match.start() == 0:
+        return text, None
+    start = max(0, len(plain) - MAX_CHARS) + match.start()
+    number = plain[:start].strip()
+    if not any(c.isdigit() or c in ")}" for c in number):
+        return text, None
+    words = match["unit"].strip()
+    scale, words = _scale(words)
+    scaled = rf"({number})\times 10^{{{scale}}}" if scale else number
+    if not words:
+        return scaled, None
+    if words.lower() in ("percent", "percentage", "pct"):
+        return f"({scaled})%", None
+    unit = _parse(words)
+    return (text, None) if unit is None else (scaled, unit)
+
+
+def _scale(words: str) -> tuple[int, str]:
+    first, _, rest = words.partition(" ")
+    if first.lower() in SCALES:
+        return SCALES[first.lower()], rest.strip()
+    return 0, words
+
+
+def _parse(words: str) -> Unit | None:
+    words = words.replace(r"\cdot", "*").replace("²", "^2").replace("³", "^3")
+    words = re.sub(r"\s*\^\s*", "^", words)
+    pieces = [p for p in re.split(r"(/|\bper\b|\*|\s)", words) if p.strip()]
+    if len(pieces) > MAX_PIECES:
+        return None
+    factor, dimension, sign, pending = Fraction(1), {}, 1, 1
+    unknown: list[str] = []
+    for piece in pieces:
+        if piece in ("/", "per"):
+            sign = -1
+            continue
+        if piece == "*":
+            continue
+        lowered = piece.lower().strip(".")
+        if lowered in ("square", "sq", "cubic", "cu"):
+            pending = 2 if lowered.startswith("s") else 3
+            continue
+        match = _POWER.search(piece)
+        power = (int(match[1]) if match else 1) * pending * sign
+        name = _POWER.sub("", piece).strip(".")
+        known = _lookup(name)
+        if known is None:
+            if name.lower() in _NO_UNIT or not re.fullmatch(r"[A-Za-z][A-Za-z\-']+", name):
+                return None
+            unknown.append(name.lower())
+            if len(unknown) > 4:
+                return None
+            known = (Fraction(1), {_singular(name.lower()): 1})
+        factor *= known[0] ** power
+        for key, exponent in known[1].items():
+            dimension[key] = dimension.get(key, 0) + exponent * power
+        pending = 1
+    if pending != 1:
+        dimension["unit"] = dimension.get("unit", 0) + pending  # "5 square" is 5 square units
+    return Unit(*_pack(factor, dimension)) if pieces else None
+
+
+def _pack(factor: Fraction, dimension: dict[str, int]) -> tuple[Fraction, tuple]:
+    return factor, tuple(sorted((k, v) for k, v in dimension.items() if v and k != "unit"))
+
+
+def _lookup(name: str) -> tuple[Fraction, dict[str, int]] | None:
+    if len(name) == 1 and name.isalpha() and name not in "mgshLlNJWKAVCd":
+        return None
+    lowered = name.lower()
+    return _UNITS.get(lowered) or _UNITS.get(_singular(lowered))
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 2 else word

@@ -1,0 +1,116 @@
+"""Words of answers: known names, and how runs of letters fall apart into them.
+
+Host side. Reads: nothing. Writes: nothing.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from jaxrl_reason.verify.lexer import Token, Unreadable
+
+RELATIONS = {
+    "=": "=", "==": "=", "approx": "~", "simeq": "~", "equiv": "=", "coloneqq": "=",
+    "<": "<", "lt": "<", ">": ">", "gt": ">", "<=": "<=", "le": "<=", "leq": "<=",
+    "leqslant": "<=", ">=": ">=", "ge": ">=", "geq": ">=", "geqslant": ">=", "!=": "!=",
+    "ne": "!=", "neq": "!=", "in": "in",
+}  # fmt: skip
+FUNCTIONS = {
+    "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc",
+    "arcsin": "arcsin", "arccos": "arccos", "arctan": "arctan", "asin": "arcsin",
+    "acos": "arccos", "atan": "arctan", "arccot": "arccot", "sinh": "sinh", "cosh": "cosh",
+    "tanh": "tanh", "exp": "exp", "ln": "ln", "log": "log", "lg": "log", "gcd": "gcd",
+    "lcm": "lcm", "max": "max", "min": "min", "abs": "abs", "floor": "floor", "ceil": "ceil",
+}  # fmt: skip
+INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
+INFINITE = {"infty", "inf", "infinity", "oo"}
+LETTERS = frozenset(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi "
+    "rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi "
+    "Psi Omega ell hbar odot star prime partial nabla angle triangle cdots".split()
+)
+ACCENTS = frozenset("overline bar vec hat dot ddot tilde widehat underline mathbb".split())
+CLOSERS = {"(": ")]", "[": ")]", "]": "["}
+AND = frozenset(("and", "or", "&"))
+
+
+SPECIAL = {"emptyset": ("empty",), "varnothing": ("empty",)}
+PRIMARY_COMMANDS = frozenset(
+    {"pi", "frac", "binom", "dbinom", "tbinom", "sqrt", "cbrt", "lfloor", "lceil", "lvert"}
+    | INFINITE | FUNCTIONS.keys() | LETTERS | ACCENTS
+)  # fmt: skip
+
+
+def split_words(tokens: list[Token]) -> list[Token]:
+    """Runs of letters become known names or products of single letters."""
+    split: list[Token] = []
+    for token in tokens:
+        word = token.text
+        if (
+            token.kind not in ("word", "text")
+            or len(word) == 1
+            or split
+            and split[-1].text in ("begin", "end")
+        ):
+            split.append(token)
+        elif len(split) > 1 and split[-1].text == "{" and split[-2].text in ("begin", "end"):
+            split.append(token)
+        elif word.strip().lower() in AND:
+            split.append(token._replace(kind="text", text=word.strip().lower()))
+        elif token.kind == "text":
+            split.append(token)
+        elif word.lower() in FUNCTIONS | {"sqrt": 1, "pi": 1, "cbrt": 1} or word in INFINITE:
+            split.append(token._replace(kind="cmd", text=word.lower()))
+        elif word == "in" or word.lower() == "infinity":
+            split.append(token._replace(kind="cmd", text=word.lower()))
+        else:
+            split += _letters(token)
+    return split
+
+
+def _letters(token: Token) -> list[Token]:
+    word, found = token.text, []
+    for name in (
+        "sqrt",
+        "arctan",
+        "arcsin",
+        "arccos",
+        "sin",
+        "cos",
+        "tan",
+        "exp",
+        "log",
+        "ln",
+        "pi",
+    ):
+        if word.startswith(name) and len(word) <= len(name) + 2:
+            found, word = [token._replace(kind="cmd", text=name)], word[len(name) :]
+            break
+    if len(word) > 3:
+        raise Unreadable(f"the word {word!r}")
+    found += [Token("word", letter, token.spaced and i == 0) for i, letter in enumerate(word)]
+    return found
+
+
+def marked(base: tuple, mark: str) -> tuple:
+    """A name with a mark behind it, as in y'."""
+    if base[0] != "var":
+        raise Unreadable(f"the mark {mark!r} behind no name")
+    return ("var", base[1] + mark.replace("prime", "'"))
+
+
+def with_subscript(base: tuple, subscript: str) -> tuple:
+    """A name with a subscript, which is another name."""
+    if base[0] == "var":
+        return ("var", f"{base[1]}_{subscript}")
+    if base[0] in ("const", "func"):
+        return ("var", f"{base[1]}_{subscript}")
+    raise Unreadable("a subscript behind no name")
+
+
+def repeating(start: str, digits: str) -> Fraction:
+    """Value of the digits under a bar, behind the start of a decimal."""
+    if not digits.isdecimal() or len(digits) > 100:
+        raise Unreadable("a repeating part that is no digits")
+    places = len(start.partition(".")[2])
+    return Fraction(int(digits), (10 ** len(digits) - 1) * 10**places)
