@@ -227,7 +227,9 @@ def hacked_repairs(folders: list[pathlib.Path]) -> tuple[int, list[dict]]:
 def print_hacked(folders: list[pathlib.Path], shown: int = 3) -> None:
     """Share of hacked repairs among the logged pairs, and the first few of them."""
     count, hacked = hacked_repairs(folders)
-    print(f"{len(hacked)} of {count} logged repairs have the right answer but a wrong step; such as")
+    print(
+        f"{len(hacked)} of {count} logged repairs have the right answer but a wrong step; such as"
+    )
     for pair in hacked[:shown]:
         failed, repaired = (
             " ".join(pair[side]["tokens"]).strip() for side in ("failed", "repaired")
@@ -413,9 +415,7 @@ def main() -> None:
     print_table(summary)
     print(f"entropy of merge orders at the start: {at_start:.2f} nats")
     print_process(summary)
-    unaudited = [
-        folder_of(options, "IOP without audit", seed) for seed in range(options.seeds)
-    ]
+    unaudited = [folder_of(options, "IOP without audit", seed) for seed in range(options.seeds)]
     print_hacked(unaudited)
     if options.out:
         modulus = config.task.modulus
