@@ -22,7 +22,7 @@ demo: $(VENV)/installed-run
 
 # Files of tests stay whole: the tests of one share what is costly to make.
 test: lint
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 # Warnings of PyTorch and XLA are not ours.
 parity: $(VENV)/installed-parity

@@ -36,8 +36,14 @@ for _name, _value in (
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# Started first, so that no core is left alone with one of them at the end.
+LONG_FILES = ("test_train.py", "test_checkpoint_runs.py", "test_configs_run.py", "test_families.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs an accelerator that is not here."""
+    """Long files first; skip what needs an accelerator that is not here."""
+    rank = {name: i for i, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     for platform in ("gpu", "tpu"):
         marked = [item for item in items if item.get_closest_marker(platform)]
         if marked and jax.default_backend() != platform:

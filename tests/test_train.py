@@ -92,7 +92,7 @@ def test_kill_minus_nine_and_resume_equals_uninterrupted_bitwise(start, tmp_path
     config.write_text(
         "from jaxrl_reason import config\n\ndef get_config():\n    return config.recipe('iop')\n"
     )
-    values = SMALL | {"model.source": start, "train.num_updates": 40}
+    values = SMALL | {"model.source": start, "train.num_updates": 20}
     flags = [f"--config.{k}={v}" for k, v in values.items()]
 
     def run(name: str, *extra: str) -> subprocess.Popen:
