@@ -48,7 +48,7 @@ ARMS = {
     TASKS_REPAIRS: ("iop", ["iop.audit=none", "iop.num_repairs=1", "iop.repair_weight=0"]),
 }
 SWEPT = {"GSPO": ARMS["GSPO"], "IOP, continuation audit": ARMS["IOP, continuation audit"]}
-LEARNING_RATES = (3e-4, 1e-3, 2e-3)
+LEARNING_RATES = (3e-4, 7e-4, 1e-3)
 PROCESS = {
     "process/repair_success": "repair success",
     "process/active_token_ratio": "active-token ratio",
@@ -109,8 +109,8 @@ class TasksRepairs(iop.Iop):
         problems = {" ".join(g.problem.prompt.split()): g.problem for g in groups}
 
         def repaired(prompt: tuple[int, ...]) -> Completion:
-            # "repair <problem> : <anchor> | <failed> |"
-            head, failed, _ = stages.decode(prompt).split("|")
+            # "repair <problem> : <anchor> | <failed> |", and a failed text may hold any word.
+            head, _, failed = stages.decode(prompt).strip().removesuffix("|").partition("|")
             problem = problems[head.split(":")[0].removeprefix("repair").strip()]
             text = self.task.repair(problem, failed, rng)
             tokens = stages.encode(text)

@@ -2,7 +2,8 @@
 
 Command:  jaxrl-reason train --config=configs/gspo_arithmetic_hard.py
 Hardware: 2 CPU cores.
-Result:   not measured.
+Result:   measured 0.40 at temperature 1 (0.71 greedy) after 240,000 generated tokens, 82 updates; one seed
+          (--config.train.max_generated_tokens=240000).
 """
 
 from jaxrl_reason import config

@@ -2,7 +2,7 @@
 
 Command:  jaxrl-reason train --config=configs/iop_arithmetic.py
 Hardware: 2 CPU cores.
-Result:   measured 0.72 +- 0.02 at temperature 1 (0.87 greedy) after 120,000 generated tokens, 10 updates; five seeds
+Result:   measured 0.78 +- 0.05 at temperature 1 (0.93 greedy) after 120,000 generated tokens, 13 updates; five seeds
           (benchmarks/results/learning_demo.json).
 """
 
@@ -13,7 +13,10 @@ def get_config():
     c = config.recipe("iop")
     c.run_dir = "runs/iop_arithmetic"
     c.model.source = "runs/sft_arithmetic/policy"
+    c.iop.num_repairs = 1
     c.iop.audit_cut = "last_step"
     c.iop.num_edits = 0
-    c.optim.learning_rate = 1e-3
+    c.iop.repair_objective = "sft"
+    c.iop.repair_weight = 2.0
+    c.optim.learning_rate = 7e-4
     return c

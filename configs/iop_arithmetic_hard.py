@@ -2,7 +2,8 @@
 
 Command:  jaxrl-reason train --config=configs/iop_arithmetic_hard.py
 Hardware: 2 CPU cores.
-Result:   not measured.
+Result:   measured 0.08 at temperature 1 (0.22 greedy) after 240,000 generated tokens, 59 updates; with
+          iop.audit=none 0.03; one seed (--config.train.max_generated_tokens=240000).
 """
 
 from jaxrl_reason import config

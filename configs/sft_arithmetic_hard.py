@@ -1,8 +1,8 @@
-"""Cold start for a harder list reduction, modulus 30; meant to leave a policy that solves about one problem in ten.
+"""Cold start for a harder list reduction, modulus 30; it leaves a policy near the luck floor.
 
 Command:  jaxrl-reason sft --config=configs/sft_arithmetic_hard.py
 Hardware: 2 CPU cores.
-Result:   not measured.
+Result:   measured 0.07 at temperature 1 (0.21 greedy) on 512 problems; a guess is right in 0.03.
 """
 
 from jaxrl_reason import config

@@ -41,7 +41,7 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
-def accuracies(line: Mapping[str, float]) -> tuple[float, float] | None:
+def accuracies(line: Mapping[str, float | int]) -> tuple[float, float] | None:
     """(avg@k at temperature 1, greedy) of one line of metrics.jsonl; None where nothing was evaluated.
 
     Example:
