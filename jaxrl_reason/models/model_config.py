@@ -3,7 +3,8 @@
 Host side. Reads: nothing. Writes: nothing.
 
 A family is a combination of switches, not a class: Llama has none of them, Qwen2 `qkv_bias`, Qwen3 `qk_norm`,
-Qwen3-MoE `qk_norm` and `experts`. `families` reads them from a checkpoint's config.json.
+Qwen3-MoE `qk_norm` and `experts`, Qwen3-Next these two, `delta`, `attention_gate`, `centred_norms`, a part of each
+head rotated and a shared expert. `families` reads them from a checkpoint's config.json.
 """
 
 from __future__ import annotations
@@ -43,13 +44,41 @@ class ExpertsConfig:
     top_k: int  # experts that each token visits, in [1, X]
     d_ff: int  # width of one expert, >= 1
     normalise: bool  # weights of the visited experts sum to 1
+    shared_d_ff: int = 0  # width of the expert that every token visits, >= 0; 0: there is none
 
     def __post_init__(self) -> None:
-        if not 1 <= self.top_k <= self.num_experts or self.d_ff < 1:
+        if not 1 <= self.top_k <= self.num_experts or self.d_ff < 1 or self.shared_d_ff < 0:
             raise ValueError(
                 f"experts: top_k = {self.top_k} must be in [1, num_experts = {self.num_experts}],"
-                f" and d_ff = {self.d_ff} >= 1"
+                f" d_ff = {self.d_ff} >= 1 and shared_d_ff = {self.shared_d_ff} >= 0"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class DeltaConfig:
+    """Gated DeltaNet in place of attention, in all layers but every `period`-th."""
+
+    period: int  # >= 2, divides num_layers; the last layer of each period attends to all tokens
+    num_key_heads: int  # >= 1
+    num_value_heads: int  # multiple of num_key_heads
+    key_dim: int  # width of a query or key head, >= 1
+    value_dim: int  # width of a value head, >= 1
+    conv_width: int  # tokens that the convolution before the rule sees, >= 1
+
+    def __post_init__(self) -> None:
+        sizes = ("num_key_heads", "num_value_heads", "key_dim", "value_dim", "conv_width")
+        problems = [
+            f"{x} = {getattr(self, x)}: must be >= 1" for x in sizes if getattr(self, x) < 1
+        ]
+        if self.period < 2:
+            problems.append(f"period = {self.period}: must be >= 2")
+        if not problems and self.num_value_heads % self.num_key_heads:
+            problems.append(
+                f"num_value_heads = {self.num_value_heads}: must be a multiple of"
+                f" num_key_heads = {self.num_key_heads}"
+            )
+        if problems:
+            raise ValueError("bad delta config:\n" + "\n".join(f"  {p}" for p in problems))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +102,12 @@ class ModelConfig:
     tied: bool = True  # the head is the embedding
     qk_norm: bool = True  # RMSNorm on each query and key head
     qkv_bias: bool = False  # biases on queries, keys and values
+    attention_gate: bool = False  # attention's output is multiplied by sigmoid(x w), one gate per query channel
+    centred_norms: bool = False  # RMSNorm multiplies by 1 + its parameter
+    rotary_fraction: float = 1.0  # of each head that is rotated, in (0, 1]; the rest has no position
     rope_scaling: RopeScaling | None = None  # None: plain rotary frequencies
     experts: ExpertsConfig | None = None  # None: one MLP of width d_ff
+    delta: DeltaConfig | None = None  # None: every layer attends to all tokens
     max_positions: int = 32_768  # tokens of a row, >= 1; what an exported checkpoint declares
     dtype: str = "float32"  # compute dtype: float32 | bfloat16
     param_dtype: str = "float32"  # float32 | bfloat16
@@ -100,6 +133,15 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             problems.append(f"head_dim = {self.head_dim}: must be even, rotary halves are paired")
+        if not 0 < self.rotary_fraction <= 1 or self.rotary_dim < 2 or self.rotary_dim % 2:
+            problems.append(
+                f"rotary_fraction = {self.rotary_fraction}: must be in (0, 1], and rotate an even number"
+                f" of the {self.head_dim} channels"
+            )
+        if self.delta is not None and self.num_layers % self.delta.period:
+            problems.append(
+                f"num_layers = {self.num_layers}: must be a multiple of delta.period = {self.delta.period}"
+            )
         for name in ("dtype", "param_dtype"):
             if getattr(self, name) not in ("float32", "bfloat16"):
                 problems.append(
@@ -107,3 +149,17 @@ class ModelConfig:
                 )
         if problems:
             raise ValueError("bad model config:\n" + "\n".join(f"  {p}" for p in problems))
+
+    @property
+    def rotary_dim(self) -> int:
+        """Channels of a head that are rotated, the first ones."""
+        return int(self.head_dim * self.rotary_fraction)
+
+    @property
+    def period(self) -> int:
+        """Layers after which the kinds of layers repeat."""
+        return 1 if self.delta is None else self.delta.period
+
+    def is_linear(self, layer: int) -> bool:
+        """Whether this layer keeps a state of fixed size instead of attending to all tokens."""
+        return (layer + 1) % self.period != 0

@@ -2,7 +2,7 @@
 
 Device side, jit-safe. Reads: positions. Writes: nothing.
 
-Shape letters: B rows, t tokens per row in this call, E head width.
+Shape letters: B rows, t tokens per row in this call, E channels of a head that are rotated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def angles(
 
     Args:
       positions: [B, t] int.
-      config: rotary base, head width and scaling.
+      config: rotary base, head width, share of it that is rotated, and scaling.
     Returns:
       (cos, sin), with YaRN's attention factor in both.
     Example:
@@ -34,11 +34,12 @@ def angles(
       >>> cos.shape, float(sin[0, 0, 0, 0])
       ((1, 2, 1, 2), 0.0)
     """
-    exponent = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    width = config.rotary_dim
+    exponent = jnp.arange(0, width, 2, dtype=jnp.float32) / width
     frequency = config.rope_theta**-exponent
     scaling = config.rope_scaling
     if scaling is not None:
-        frequency = jnp.asarray(scaled_frequencies(config.rope_theta, config.head_dim, scaling))
+        frequency = jnp.asarray(scaled_frequencies(config.rope_theta, width, scaling))
     angle = positions.astype(jnp.float32)[..., None, None] * frequency[None, None, None]
     if scaling is None or scaling.attention_factor == 1.0:
         return jnp.cos(angle), jnp.sin(angle)
