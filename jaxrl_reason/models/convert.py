@@ -22,7 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from jaxrl_reason.models import families
+from jaxrl_reason.models import families, tensor_names
 from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.types import Params
 
@@ -138,7 +138,7 @@ def read(
         {
             path: _read_leaf(
                 tensors,
-                families.tensor_name(path, config),
+                tensor_names.tensor_name(path, config),
                 struct.shape,
                 jnp.dtype(config.param_dtype),
                 places.get(path),
@@ -154,7 +154,7 @@ def _check(
     """Compare names, shapes and dtypes from the headers, before anything is read."""
     needed = {}
     for path, struct in wanted.items():
-        name = families.tensor_name(path, config)
+        name = tensor_names.tensor_name(path, config)
         stacked, own = struct.shape[: name.num_stacked], struct.shape[name.num_stacked :]
         shape = tuple(math.prod(own[axis] for axis in group) for group in name.groups)
         needed |= {name.format(at): shape for at in np.ndindex(*stacked)}
@@ -192,7 +192,7 @@ def _equal(one: Any, two: Any) -> bool:
 
 def _read_leaf(
     tensors: Mapping[str, Any],
-    name: families.TensorName,
+    name: tensor_names.TensorName,
     shape: tuple[int, ...],
     dtype: Any,
     place: jax.sharding.Sharding | None,
@@ -212,7 +212,7 @@ def _read_leaf(
 
 def _read_piece(
     tensors: Mapping[str, Any],
-    name: families.TensorName,
+    name: tensor_names.TensorName,
     shape: tuple[int, ...],
     bounds: tuple[tuple[int, int], ...],
     dtype: Any,
@@ -259,7 +259,7 @@ def write(
         pending.clear()
 
     for path, leaf in flat(params):
-        name = families.tensor_name(path, config)
+        name = tensor_names.tensor_name(path, config)
         for at in np.ndindex(*leaf.shape[: name.num_stacked]):
             tensor = name.format(at)
             if plan[tensor] != current:
@@ -279,7 +279,7 @@ def _plan_files(config: ModelConfig, params: Params, shard_bytes: int) -> dict[s
     plan: dict[str, int] = {}
     number, filled = 1, 0
     for path, leaf in flat(params):
-        name = families.tensor_name(path, config)
+        name = tensor_names.tensor_name(path, config)
         stacked = leaf.shape[: name.num_stacked]
         size = leaf.nbytes // math.prod(stacked)
         for at in np.ndindex(*stacked):
@@ -294,7 +294,7 @@ def _file_name(number: int, total: int) -> str:
     return WEIGHTS_FILE if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors"
 
 
-def _as_stored(array: np.ndarray, name: families.TensorName) -> np.ndarray:
+def _as_stored(array: np.ndarray, name: tensor_names.TensorName) -> np.ndarray:
     order = [axis for group in name.groups for axis in group]
     sizes = [math.prod(array.shape[axis] for axis in group) for group in name.groups]
     return np.ascontiguousarray(array.transpose(order).reshape(sizes))

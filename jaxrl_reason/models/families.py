@@ -1,8 +1,8 @@
-"""Families of Hugging Face checkpoints: what their config.json means for us, and the names of their tensors.
+"""Families of Hugging Face checkpoints: what their config.json means for us.
 
 Host side. Reads: the contents of a config.json. Writes: nothing.
 
-A family is a row of `FAMILIES` and the tensors of `_NAMES` that its switches need; there is one transformer. Every
+A family is a row of `FAMILIES` and the `tensor_names` that its switches need; there is one transformer. Every
 field of a config.json is either read, or known not to change the result, or an error.
 
 | architecture | switches |
@@ -11,6 +11,7 @@ field of a config.json is either read, or known not to change the result, or an 
 | Qwen2ForCausalLM, Qwen2ForProcessRewardModel | `qkv_bias` |
 | Qwen3ForCausalLM | `qk_norm` |
 | Qwen3MoeForCausalLM | `qk_norm`, `experts` |
+| Qwen3NextForCausalLM | `qk_norm`, `experts` with a shared one, `delta`, `attention_gate`, `centred_norms` |
 """
 
 from __future__ import annotations
@@ -20,9 +21,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrl_reason.models.model_config import ExpertsConfig, ModelConfig, RopeScaling
+from jaxrl_reason.models.model_config import (
+    DeltaConfig,
+    ExpertsConfig,
+    ModelConfig,
+    RopeScaling,
+)
 
 PRM_ARCHITECTURE = "Qwen2ForProcessRewardModel"
+NEXT_ARCHITECTURE = "Qwen3NextForCausalLM"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +40,13 @@ class Family:
     qk_norm: bool = False
     qkv_bias: bool = False
     experts: bool = False
+    delta: bool = False  # and with it a gate after attention, centred norms, a shared expert, part-rotated heads
     head_dim: int | None = None  # where config.json does not say; None: hidden_size / heads
+
+    @property
+    def switches(self) -> tuple[bool, ...]:
+        """As `_switches` of a model of this family."""
+        return (self.qk_norm, self.qkv_bias, self.experts, *(self.delta,) * 4)
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -41,84 +54,17 @@ FAMILIES: Mapping[str, Family] = {
     "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True),
     "Qwen3ForCausalLM": Family("qwen3", qk_norm=True, head_dim=128),
     "Qwen3MoeForCausalLM": Family("qwen3_moe", qk_norm=True, experts=True),
+    NEXT_ARCHITECTURE: Family("qwen3_next", qk_norm=True, experts=True, delta=True, head_dim=256),
     PRM_ARCHITECTURE: Family("qwen2", qkv_bias=True),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class TensorName:
-    """Where a parameter of ours lies in a checkpoint.
-
-    `groups` says how: axis i of the checkpoint's tensor is made of our axes groups[i], slowest first. Our stacked
-    axes, one per placeholder in the name, come first and are not counted.
-    """
-
-    template: str  # with {layer} and {expert}
-    groups: tuple[tuple[int, ...], ...]
-
-    @property
-    def num_stacked(self) -> int:
-        """Number of leading axes of ours that count tensors."""
-        return self.template.count("{")
-
-    def format(self, stacked: tuple[int, ...]) -> str:
-        """Name of one tensor."""
-        return self.template.format(**dict(zip(("layer", "expert"), stacked, strict=False)))
-
-
-_VECTOR, _SAME, _TRANSPOSED = ((0,),), ((0,), (1,)), ((1,), (0,))
-_HEADS_OUT, _HEADS_IN, _HEADS_BIAS = ((1, 2), (0,)), ((2,), (0, 1)), ((0, 1),)
-_LAYER = "model.layers.{layer}."
-
-# Path of our parameter -> name in the checkpoint.
-_NAMES: Mapping[str, TensorName] = {
-    "embedding": TensorName("model.embed_tokens.weight", _SAME),
-    "head": TensorName("lm_head.weight", _SAME),
-    "final_norm.scale": TensorName("model.norm.weight", _VECTOR),
-    "layers.attention_norm.scale": TensorName(_LAYER + "input_layernorm.weight", _VECTOR),
-    "layers.mlp_norm.scale": TensorName(_LAYER + "post_attention_layernorm.weight", _VECTOR),
-    "layers.attention.wq": TensorName(_LAYER + "self_attn.q_proj.weight", _HEADS_OUT),
-    "layers.attention.wk": TensorName(_LAYER + "self_attn.k_proj.weight", _HEADS_OUT),
-    "layers.attention.wv": TensorName(_LAYER + "self_attn.v_proj.weight", _HEADS_OUT),
-    "layers.attention.wo": TensorName(_LAYER + "self_attn.o_proj.weight", _HEADS_IN),
-    "layers.attention.bq": TensorName(_LAYER + "self_attn.q_proj.bias", _HEADS_BIAS),
-    "layers.attention.bk": TensorName(_LAYER + "self_attn.k_proj.bias", _HEADS_BIAS),
-    "layers.attention.bv": TensorName(_LAYER + "self_attn.v_proj.bias", _HEADS_BIAS),
-    "layers.attention.q_norm.scale": TensorName(_LAYER + "self_attn.q_norm.weight", _VECTOR),
-    "layers.attention.k_norm.scale": TensorName(_LAYER + "self_attn.k_norm.weight", _VECTOR),
-    "layers.mlp.gate": TensorName(_LAYER + "mlp.gate_proj.weight", _TRANSPOSED),
-    "layers.mlp.up": TensorName(_LAYER + "mlp.up_proj.weight", _TRANSPOSED),
-    "layers.mlp.down": TensorName(_LAYER + "mlp.down_proj.weight", _TRANSPOSED),
-    # The reward head of `prm`.
-    "score.inner": TensorName("score.0.weight", _TRANSPOSED),
-    "score.inner_bias": TensorName("score.0.bias", _VECTOR),
-    "score.outer": TensorName("score.2.weight", _TRANSPOSED),
-    "score.outer_bias": TensorName("score.2.bias", _VECTOR),
-}
-_EXPERT = _LAYER + "mlp.experts.{expert}."
-_EXPERT_NAMES: Mapping[str, TensorName] = {
-    "layers.mlp.router": TensorName(_LAYER + "mlp.gate.weight", _TRANSPOSED),
-    "layers.mlp.gate": TensorName(_EXPERT + "gate_proj.weight", _TRANSPOSED),
-    "layers.mlp.up": TensorName(_EXPERT + "up_proj.weight", _TRANSPOSED),
-    "layers.mlp.down": TensorName(_EXPERT + "down_proj.weight", _TRANSPOSED),
-}
-
-
-def tensor_name(path: str, config: ModelConfig) -> TensorName:
-    """Where the parameter at `path`, "layers.mlp.up", lies in a checkpoint.
-
-    Example:
-      >>> config = ModelConfig(8, 1, 4, num_heads=1, num_kv_heads=1, head_dim=4, d_ff=4)
-      >>> tensor_name("layers.mlp.up", config).format((3,))
-      'model.layers.3.mlp.up_proj.weight'
-    """
-    if config.experts is not None and path in _EXPERT_NAMES:
-        return _EXPERT_NAMES[path]
-    return _NAMES[path]
-
-
 def may_be_left_out(name: str, architecture: str) -> bool:
     """Tensors of a checkpoint that no forward pass of its architecture reads."""
+    if architecture == NEXT_ARCHITECTURE and name.startswith("mtp."):
+        # Heads that guess several tokens at once, to decode faster. Left out knowingly, as by `transformers`: they
+        # change no logit, nothing here trains them, and an exported checkpoint has none.
+        return True
     computed = name.endswith("rotary_emb.inv_freq")  # old checkpoints carry this constant
     return computed or (architecture == PRM_ARCHITECTURE and name == "lm_head.weight")
 
@@ -140,7 +86,6 @@ _FIXED: Mapping[str, tuple[Any, ...]] = {
     "chunk_size_feed_forward": (0,),
     "mlp_bias": (False,),
     "mlp_only_layers": ([], None),
-    "partial_rotary_factor": (1.0, None),
     "pretraining_tp": (1, None),
     "quantization_config": (None,),
     "use_sliding_window": (False,),
@@ -153,14 +98,23 @@ _REQUIRED = {
     "d_ff": "intermediate_size",
 }
 _OPTIONAL = (
-    "head_dim layer_types max_position_embeddings num_key_value_heads rms_norm_eps rope_parameters rope_scaling"
-    " rope_theta tie_word_embeddings"
+    "head_dim layer_types max_position_embeddings num_key_value_heads partial_rotary_factor rms_norm_eps"
+    " rope_parameters rope_scaling rope_theta tie_word_embeddings"
 ).split()
 _EXPERT_FIELDS = {
     "top_k": "num_experts_per_tok",
     "d_ff": "moe_intermediate_size",
     "normalise": "norm_topk_prob",
 }
+_DELTA_FIELDS = {
+    "num_key_heads": "linear_num_key_heads",
+    "num_value_heads": "linear_num_value_heads",
+    "key_dim": "linear_key_head_dim",
+    "value_dim": "linear_value_head_dim",
+    "conv_width": "linear_conv_kernel_dim",
+}
+_SHARED_WIDTH, _INTERVAL = "shared_expert_intermediate_size", "full_attention_interval"
+_LINEAR, _FULL = "linear_attention", "full_attention"
 # Keys of a RoPE record: those that must be there, those that may.
 _ROPE_KEYS: Mapping[str, tuple[set[str], set[str]]] = {
     "default": (set(), set()),
@@ -213,10 +167,14 @@ def model_config(fields: Mapping[str, Any]) -> ModelConfig:
     if problems + rope_problems:
         raise ValueError(_lines(problems + rope_problems))
     heads, width = fields["num_attention_heads"], fields["hidden_size"]
-    experts = None
+    experts = delta = None
     if family.experts:
         values = {ours: fields[theirs] for ours, theirs in _EXPERT_FIELDS.items()}
-        experts = ExpertsConfig(num_experts=_num_experts(fields), **values)
+        shared = fields[_SHARED_WIDTH] if family.delta else 0
+        experts = ExpertsConfig(num_experts=_num_experts(fields), shared_d_ff=shared, **values)
+    if family.delta:
+        values = {ours: fields[theirs] for ours, theirs in _DELTA_FIELDS.items()}
+        delta = DeltaConfig(period=_period(fields), **values)
     return ModelConfig(
         **{ours: fields[theirs] for ours, theirs in _REQUIRED.items()},
         num_kv_heads=fields.get("num_key_value_heads") or heads,
@@ -226,8 +184,12 @@ def model_config(fields: Mapping[str, Any]) -> ModelConfig:
         tied=bool(fields.get("tie_word_embeddings", False)),
         qk_norm=family.qk_norm,
         qkv_bias=family.qkv_bias,
+        attention_gate=family.delta,
+        centred_norms=family.delta,
+        rotary_fraction=_rotary_fraction(fields, family),
         rope_scaling=scaling,
         experts=experts,
+        delta=delta,
         max_positions=fields.get("max_position_embeddings", 32_768),
     )
 
@@ -240,8 +202,48 @@ def _num_experts(fields: Mapping[str, Any]) -> int | None:
     return fields.get("num_experts", fields.get("num_local_experts"))
 
 
+def _period(fields: Mapping[str, Any]) -> int:
+    """Layers from one that attends to all tokens to the next."""
+    kinds = fields.get("layer_types")
+    if kinds:
+        return kinds.index(_FULL) + 1 if _FULL in kinds else len(kinds) + 1
+    return fields.get(_INTERVAL) or 4
+
+
+def _layer_kinds(num_layers: int, period: int) -> list[str]:
+    return [_LINEAR if (i + 1) % period else _FULL for i in range(num_layers)]
+
+
+def _layer_problems(fields: Mapping[str, Any], family: Family) -> list[str]:
+    """What is said of the kinds of layers and is not supported."""
+    supported = {_FULL, _LINEAR} if family.delta else {_FULL}
+    unknown = sorted(set(fields.get("layer_types") or ()) - supported)
+    if unknown:
+        return [f"layer_types: {kind!r} is not supported" for kind in unknown]
+    count = fields.get("num_hidden_layers")
+    if not family.delta or count is None:
+        return []
+    period = _period(fields)
+    kinds = fields.get("layer_types") or _layer_kinds(count, period)
+    if period < 2 or count % period or kinds != _layer_kinds(count, period):
+        return [
+            f"layer_types, {_INTERVAL}: not supported for {count} layers; one or more {_LINEAR}, then one {_FULL},"
+            " and these repeated to the last layer"
+        ]
+    return []
+
+
+def _rotary_fraction(fields: Mapping[str, Any], family: Family) -> float:
+    record = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    for place in (record, fields):
+        if place.get("partial_rotary_factor") is not None:
+            return float(place["partial_rotary_factor"])
+    return 0.25 if family.delta else 1.0
+
+
 def _field_problems(fields: Mapping[str, Any], family: Family) -> list[str]:
     required = [*_REQUIRED.values(), *(_EXPERT_FIELDS.values() if family.experts else ())]
+    required += [*_DELTA_FIELDS.values(), _SHARED_WIDTH] if family.delta else []
     problems = [f"{name}: missing" for name in required if fields.get(name) is None]
     if family.experts and _num_experts(fields) is None:
         problems.append("num_experts: missing")
@@ -255,10 +257,13 @@ def _field_problems(fields: Mapping[str, Any], family: Family) -> list[str]:
             problems.append(
                 f"{name} = {fields[name]!r}: not supported; only {' or '.join(map(repr, allowed))}"
             )
-    kinds = set(fields.get("layer_types") or ()) - {"full_attention"}
-    problems += [f"layer_types: {kind!r} is not supported" for kind in sorted(kinds)]
+    problems += _layer_problems(fields, family)
+    fraction = _rotary_fraction(fields, family)
+    if fraction != 1.0 and not family.delta:
+        problems.append(f"partial_rotary_factor = {fraction}: not supported; only 1.0")
     known = {*required, *_OPTIONAL, *_FIXED, *_HARMLESS}
     known |= {"num_experts", "num_local_experts"} if family.experts else set()
+    known |= {_INTERVAL} if family.delta else set()
     for name, value in fields.items():
         # Something switched off changes nothing, whatever it is.
         if name not in known and not name.startswith("_") and value not in (None, False, [], {}):
@@ -273,8 +278,7 @@ def _read_rope(fields: Mapping[str, Any]) -> tuple[list[str], float, RopeScaling
     kind, old_kind = record.pop("rope_type", None), record.pop("type", None)
     kind = kind or old_kind or "default"
     theta = float(record.pop("rope_theta", fields.get("rope_theta", 10_000.0)))
-    if record.get("partial_rotary_factor") in (None, 1.0):
-        record.pop("partial_rotary_factor", None)
+    record.pop("partial_rotary_factor", None)  # see `_rotary_fraction`
     if kind not in _ROPE_KEYS:
         known = ", ".join(_ROPE_KEYS)
         return [f"{where}: rope_type = {kind!r}: must be one of {known}"], theta, None
@@ -329,15 +333,12 @@ def config_fields(config: ModelConfig) -> dict[str, Any]:
       >>> config_fields(config)["architectures"], model_config(config_fields(config)) == config
       (['Qwen3ForCausalLM'], True)
     """
-    switches = (config.qk_norm, config.qkv_bias, config.experts is not None)
-    alike = [
-        name
-        for name, family in FAMILIES.items()
-        if (family.qk_norm, family.qkv_bias, family.experts) == switches
-    ]
-    if not alike:
+    switches = _switches(config)
+    alike = [name for name, family in FAMILIES.items() if family.switches == switches]
+    if not alike or (config.rotary_fraction != 1.0 and config.delta is None):
         raise ValueError(
-            f"qk_norm, qkv_bias, experts = {switches}: no architecture of transformers has these together"
+            "qk_norm, qkv_bias, experts, delta, attention_gate, centred_norms, shared expert, rotary_fraction ="
+            f" {(*switches, config.rotary_fraction)}: no architecture of transformers has these together"
         )
     architecture, family = alike[0], FAMILIES[alike[0]]
     fields = {"architectures": [architecture], "model_type": family.model_type}
@@ -357,7 +358,26 @@ def config_fields(config: ModelConfig) -> dict[str, Any]:
         fields |= {theirs: getattr(config.experts, ours) for ours, theirs in _EXPERT_FIELDS.items()}
         fields |= {"num_experts": config.experts.num_experts}
         fields |= {"decoder_sparse_step": 1, "mlp_only_layers": []}
+    if config.delta is not None:
+        fields |= {theirs: getattr(config.delta, ours) for ours, theirs in _DELTA_FIELDS.items()}
+        fields |= {
+            _SHARED_WIDTH: config.experts.shared_d_ff,
+            "layer_types": _layer_kinds(config.num_layers, config.period),
+            "partial_rotary_factor": config.rotary_fraction,
+        }
     return fields
+
+
+def _switches(config: ModelConfig) -> tuple[bool, ...]:
+    return (
+        config.qk_norm,
+        config.qkv_bias,
+        config.experts is not None,
+        config.delta is not None,
+        config.attention_gate,
+        config.centred_norms,
+        config.experts is not None and config.experts.shared_d_ff > 0,
+    )
 
 
 def _rope_fields(scaling: RopeScaling | None) -> dict[str, Any] | None:

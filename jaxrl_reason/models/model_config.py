@@ -102,9 +102,13 @@ class ModelConfig:
     tied: bool = True  # the head is the embedding
     qk_norm: bool = True  # RMSNorm on each query and key head
     qkv_bias: bool = False  # biases on queries, keys and values
-    attention_gate: bool = False  # attention's output is multiplied by sigmoid(x w), one gate per query channel
+    attention_gate: bool = (
+        False  # attention's output is multiplied by sigmoid(x w), one gate per query channel
+    )
     centred_norms: bool = False  # RMSNorm multiplies by 1 + its parameter
-    rotary_fraction: float = 1.0  # of each head that is rotated, in (0, 1]; the rest has no position
+    rotary_fraction: float = (
+        1.0  # of each head that is rotated, in (0, 1]; the rest has no position
+    )
     rope_scaling: RopeScaling | None = None  # None: plain rotary frequencies
     experts: ExpertsConfig | None = None  # None: one MLP of width d_ff
     delta: DeltaConfig | None = None  # None: every layer attends to all tokens

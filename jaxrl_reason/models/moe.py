@@ -19,10 +19,11 @@ from jaxrl_reason.models.model_config import ModelConfig
 class Experts(nn.Module):
     """sum over the k best experts e of p_e (silu(x gate_e) * x up_e) down_e, p = softmax(x router).
 
-    No token is dropped, however unevenly the experts are chosen: tokens are sorted by expert and multiplied in
-    groups, so that the result of one token does not depend on the others of its batch.
+    With `shared_d_ff` every token visits one more expert, which counts sigmoid(x shared_router). No token is dropped,
+    however unevenly the experts are chosen: tokens are sorted by expert and multiplied in groups, so that the result
+    of one token does not depend on the others of its batch.
 
-    Source: Qwen3-MoE, arXiv 2505.09388.
+    Source: Qwen3-MoE, arXiv 2505.09388; the shared expert as in Qwen2-MoE, arXiv 2407.10671, section 2.2.2.
     """
 
     config: ModelConfig
@@ -47,7 +48,17 @@ class Experts(nn.Module):
         out_mD = jax.lax.ragged_dot(inner_mF, down, sizes)
         out_nkD = jnp.take(out_mD, jnp.argsort(order), axis=0).reshape(-1, experts.top_k, D)
         out_nD = jnp.einsum("nkD,nk->nD", out_nkD, weight_nk.astype(out_nkD.dtype))
+        if experts.shared_d_ff:
+            out_nD += self._shared(x_nD, experts.shared_d_ff)
         return out_nD.reshape(x_BtD.shape)
+
+    def _shared(self, x_nD: Array, F: int) -> Array:
+        D = x_nD.shape[-1]
+        gate = self._weight("shared_gate", (D, F), ("embed", "mlp"))
+        up = self._weight("shared_up", (D, F), ("embed", "mlp"))
+        down = self._weight("shared_down", (F, D), ("mlp", "embed"))
+        router = self._weight("shared_router", (D, 1), ("embed", "experts"))
+        return nn.sigmoid(x_nD @ router) * ((nn.silu(x_nD @ gate) * (x_nD @ up)) @ down)
 
     def _weight(self, name: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> Array:
         init = nn.initializers.variance_scaling(

@@ -32,11 +32,12 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxrl_reason import sharding
 from jaxrl_reason.models import convert, families, pretrained, transformer
 from jaxrl_reason.models import tokenizer as tokenizers
-from jaxrl_reason.models.model_config import ExpertsConfig, RopeScaling
+from jaxrl_reason.models.model_config import DeltaConfig, ExpertsConfig, RopeScaling
 from jaxrl_reason.types import Params
 
 _MODEL_FILE = "model.json"
 _PARAMS_FILE = "params.safetensors"
+_RECORDS = {"rope_scaling": RopeScaling, "experts": ExpertsConfig, "delta": DeltaConfig}
 _RUN_SUBFOLDER = "policy"  # where a run leaves its trained policy
 
 ApplyFn = Callable[[Params, Any, Any], Array]
@@ -265,7 +266,7 @@ def _read_config(path: pathlib.Path) -> transformer.ModelConfig:
     problems += [f"{name}: missing" for name in sorted(required - fields.keys())]
     if problems:
         raise ValueError(f"{path}: bad model config:\n" + "\n".join(f"  {p}" for p in problems))
-    for name, record in (("rope_scaling", RopeScaling), ("experts", ExpertsConfig)):
+    for name, record in _RECORDS.items():
         if fields.get(name) is not None:
             fields[name] = record(**fields[name])
     return transformer.ModelConfig(**fields)

@@ -24,6 +24,7 @@ from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.types import Params
 
 _MOST_UNROLLED = 4  # layers
+_NOT_CAST = ("scale", "log_rate", "rate_bias")  # read in float32 whatever the compute dtype
 
 PRESETS: Mapping[str, ModelConfig] = {
     # About 0.2M parameters: trains on a laptop CPU. Deep rather than wide: a repair finds its place in the failed text,
@@ -139,6 +140,8 @@ class Transformer(nn.Module):
         cos, sin = rope.angles(positions, c)
         prompt_mask, own_mask = attention_masks(token_mask, cache)
         shared = {"cos": cos, "sin": sin, "prompt_mask": prompt_mask, "own_mask": own_mask}
+        if c.delta is not None:
+            shared |= layers.real_tokens_first(token_mask)
         if cache is None:
             x_BtD = self._scan_layers(x_BtD, shared)
         else:
@@ -148,21 +151,24 @@ class Transformer(nn.Module):
         return layers.RMSNorm(c, "embed", name="final_norm")(x_BtD), cache
 
     def _scan_layers(self, x_BtD: Array, shared: dict[str, Array]) -> Array:
-        """One compiled layer for all, so that compile time does not grow with depth; a few are unrolled.
+        """One compiled layer or period for all, so that compile time does not grow with depth; a few are unrolled.
 
         A scan stacks what the backward pass needs: on a CPU, with 3 layers, that takes a quarter of the time.
         """
-        body = nn.remat(layers.Layer, prevent_cse=False) if self.config.remat else layers.Layer
+        c = self.config
+        body = nn.remat(layers.Layer, prevent_cse=False) if c.remat else layers.Layer
+        if c.period > 1:
+            body = layers.Period
         scanned = nn.scan(
             body,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
-            length=self.config.num_layers,
-            unroll=self.config.num_layers if self.config.num_layers <= _MOST_UNROLLED else 1,
+            length=c.num_layers // c.period,
+            unroll=c.num_layers // c.period if c.num_layers <= _MOST_UNROLLED else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        return scanned(self.config, self.mesh, name="layers")(x_BtD, None, shared)[0]
+        return scanned(c, self.mesh, name="layers")(x_BtD, None, shared)[0]
 
     def _walk_layers(
         self, x_BtD: Array, cache: kv.KVCache, shared: dict[str, Array]
@@ -171,9 +177,10 @@ class Transformer(nn.Module):
 
         In a scan, every layer's weights and cache would be sliced out, that is copied, for every token.
         """
-        layer, caches = layers.Layer(self.config, self.mesh, parent=None), []
+        c, caches = self.config, []
         stacked = self.get_variable("params", "layers")
         for index, layer_cache in enumerate(cache.layers):
+            layer = layers.Layer(c, self.mesh, c.is_linear(index), parent=None)
             params = layer_params(stacked, index)
             x_BtD, layer_cache = layer.apply({"params": params}, x_BtD, layer_cache, shared)
             caches.append(layer_cache)
@@ -275,6 +282,9 @@ def layer_params(all_layers: Params, index: int) -> Params:
     """Parameters of one layer, from the stacked tree of `init_params` or from that of `unstack_layers`."""
     if _unstacked_name(0) in all_layers:
         return all_layers[_unstacked_name(index)]
+    if layers.place_name(0) in all_layers:
+        period = len(all_layers)
+        all_layers, index = all_layers[layers.place_name(index % period)], index // period
     return jax.tree.map(lambda x: x[index], all_layers)
 
 
@@ -291,12 +301,12 @@ def _unstacked_name(index: int) -> str:
 
 
 def compute_params(config: ModelConfig, params: Params) -> Params:
-    """Parameters as loops should read them: matrices in the compute dtype, norms as they are.
+    """Parameters as loops should read them: matrices in the compute dtype, norms and decays as they are.
 
     The forward pass casts them anyway; a loop over tokens would do so once per token.
     """
 
     def cast(path, x):
-        return x if path[-1].key == "scale" else x.astype(config.dtype)
+        return x if path[-1].key in _NOT_CAST else x.astype(config.dtype)
 
     return jax.tree_util.tree_map_with_path(cast, params)

@@ -24,7 +24,7 @@ def gated_delta(
     *,
     chunk: int = CHUNK,
 ) -> tuple[Float[Array, "B t H F"], Float[Array, "B H E F"]]:
-    """S_t = a_t S_{t-1} + k_t d_t^T with d_t = beta_t (v_t - a_t S_{t-1}^T k_t) and a_t = exp(log_decay_t); out S_t^T q_t.
+    """S_t = a_t S_{t-1} + k_t d_t^T, d_t = beta_t (v_t - a_t S_{t-1}^T k_t), a_t = exp(log_decay_t); out S_t^T q_t.
 
     Args:
       q: [B, t, H, E] float32.
@@ -97,9 +97,7 @@ def _scan_chunks(
     def step(state, inputs):
         own, read, q, scores, k, decay = inputs
         delta = own - jnp.einsum("BHCE,BHEF->BHCF", read, state)
-        out = jnp.einsum("BHCE,BHEF->BHCF", q, state) + jnp.einsum(
-            "BHij,BHjF->BHiF", scores, delta
-        )
+        out = jnp.einsum("BHCE,BHEF->BHCF", q, state) + jnp.einsum("BHij,BHjF->BHiF", scores, delta)
         state = decay[..., None, None] * state + jnp.einsum("BHCE,BHCF->BHEF", k, delta)
         return state, out
 
@@ -110,7 +108,7 @@ def _scan_chunks(
 
 
 def _chunks(x: Array, chunk: int) -> Array:
-    """[B, t, H, ...] -> [N, B, H, C, ...] with at least one last axis; zeros, which write nothing, fill the last one."""
+    """[B, t, H, ...] -> [N, B, H, C, ...] with at least one last axis; zeros, which write nothing, fill the rest."""
     rows, num_tokens, num_heads = x.shape[:3]
     x = x.reshape(rows, num_tokens, num_heads, -1)
     x = jnp.pad(x, ((0, 0), (0, -num_tokens % chunk), (0, 0), (0, 0)))

@@ -219,14 +219,7 @@ def _read_prompts(
 ) -> tuple[_Decoding, Float[Array, "B V"]]:
     """Read each prompt once; state before the first draw, and the logits of that draw."""
     (num_prompts, columns), samples = prompts.shape, settings.num_samples
-    cache = kv.empty(
-        num_layers=config.num_layers,
-        rows=num_prompts,
-        columns=columns,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        dtype=config.dtype,
-    )
+    cache = kv.empty(config, rows=num_prompts, columns=columns)
     hidden_NPD, cache = transformer.forward(config, params, prompts, prompt_mask, cache, mesh=mesh)
     # Prompts are left-padded: the last column is the last token of every one.
     logits_NV = transformer.logits(params, hidden_NPD[:, -1])

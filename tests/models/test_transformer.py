@@ -46,17 +46,6 @@ def draw(rows: int, columns: int) -> np.ndarray:
     return np.random.default_rng(3).integers(0, CONFIG.vocab_size, (rows, columns))
 
 
-def empty_cache(rows: int, columns: int, config=CONFIG) -> kv.KVCache:
-    return kv.empty(
-        num_layers=config.num_layers,
-        rows=rows,
-        columns=columns,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        dtype=config.dtype,
-    )
-
-
 def numpy_logits(params, tokens: np.ndarray, config) -> np.ndarray:
     """One row without padding, one layer, head and token at a time, float64."""
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
@@ -166,7 +155,7 @@ def test_reading_in_pieces_equals_reading_at_once(params, widths):
     tokens, mask = draw(2, 6), np.ones((2, 6), bool)
     mask[1, :2] = False
     expected = forward(params, tokens, mask)
-    cache, start, parts = empty_cache(2, 9), 0, []
+    cache, start, parts = kv.empty(CONFIG, rows=2, columns=9), 0, []
     for width in widths:
         piece = slice(start, start + width)
         logits, _, cache = run(CONFIG, params, tokens[:, piece], mask[:, piece], cache)
@@ -181,7 +170,7 @@ def test_reading_in_pieces_equals_reading_at_once(params, widths):
 def test_rows_that_share_a_prompt_equal_rows_with_a_copy_each(params):
     prompts, mask = draw(2, 4), np.asarray([[0, 1, 1, 1], [1, 1, 1, 1]], bool)
     tails = draw(6, 3)[::-1]
-    _, _, cache = run(CONFIG, params, prompts, mask, empty_cache(2, 4))
+    _, _, cache = run(CONFIG, params, prompts, mask, kv.empty(CONFIG, rows=2, columns=4))
     shared = kv.share(cache, num_samples=3, columns=5)
     assert shared.layers[0].prompt_k.shape[0] == 2  # one entry per prompt
     logits, _, shared = run(CONFIG, params, tails, np.ones((6, 3), bool), shared)
@@ -196,8 +185,8 @@ def test_rows_that_share_a_prompt_equal_rows_with_a_copy_each(params):
 def test_layers_apart_are_the_same_layers(params):
     apart = transformer.unstack_layers(CONFIG, transformer.compute_params(CONFIG, params))
     tokens = draw(2, 3)
-    one, _, _ = run(CONFIG, apart, tokens, tokens >= 0, empty_cache(2, 3))
-    two, _, _ = run(CONFIG, params, tokens, tokens >= 0, empty_cache(2, 3))
+    one, _, _ = run(CONFIG, apart, tokens, tokens >= 0, kv.empty(CONFIG, rows=2, columns=3))
+    two, _, _ = run(CONFIG, params, tokens, tokens >= 0, kv.empty(CONFIG, rows=2, columns=3))
     np.testing.assert_array_equal(one, two)
 
 

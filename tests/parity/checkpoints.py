@@ -66,6 +66,26 @@ CASES = {
             "rope_parameters": _PLAIN,
         },
     ),
+    # Two periods, so that layers of one stack are not neighbours; more values than keys, and a few channels rotated.
+    "qwen3_next": (
+        "Qwen3NextForCausalLM",
+        {
+            **_HEADS,
+            "num_hidden_layers": 4,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 4,
+            "linear_value_head_dim": 6,
+            "linear_conv_kernel_dim": 4,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 12,
+            "shared_expert_intermediate_size": 8,
+            "norm_topk_prob": True,
+            "rope_parameters": {**_PLAIN, "partial_rotary_factor": 0.5},
+        },
+    ),
     "qwen2_prm": ("Qwen2ForProcessRewardModel", {"rope_parameters": _PLAIN}),
 }
 MANY_FILES = "qwen3"  # the case that is split over several files
@@ -90,14 +110,15 @@ def make_model(name: str, seed: int = 0) -> torch.nn.Module:
     prm = architecture == "Qwen2ForProcessRewardModel"
     kind = "Qwen2ForCausalLM" if prm else architecture
     config_class = getattr(transformers, kind.replace("ForCausalLM", "Config"))
-    config = config_class(**_SIZES, **fields)
+    config = config_class(**(_SIZES | fields))
     model = Prm(config) if prm else getattr(transformers, kind)(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for path, parameter in model.named_parameters():
-            # Norms stay near 1; matrices large enough that every part of the model matters.
-            scale, shift = (0.3, 1.0) if "norm" in path else (0.3, 0.0)
-            drawn = shift + scale * torch.randn(parameter.shape, generator=generator)
+            # Norms stay near 1, or 0 where they count from there; matrices large enough that every part matters.
+            plain = architecture != "Qwen3NextForCausalLM" or "linear_attn" in path
+            shift = 1.0 if "norm" in path and plain else 0.0
+            drawn = shift + 0.3 * torch.randn(parameter.shape, generator=generator)
             parameter.copy_(drawn.bfloat16().float())
     return model.eval()
 
