@@ -142,15 +142,20 @@ def test_an_exported_checkpoint_is_the_one_that_was_read(checkpoints, case, tmp_
     assert tokenizers.stop_ids(again.tokenizer) == tokenizers.stop_ids(policy.tokenizer)
 
 
-@pytest.mark.parametrize("case", ["qwen2", "qwen3", "qwen3_moe"])
+@pytest.mark.parametrize("case", ["qwen2", "qwen3", "qwen3_moe", "qwen3_next"])
 def test_a_mesh_changes_no_logit(checkpoints, case):
     mesh, answer = sharding.make_mesh(types.SimpleNamespace(data=1, fsdp=4, tensor=2)), golden(case)
     policy = policies.load_policy(checkpoints / case, mesh=mesh)
-    up, wq = policy.params["layers"]["mlp"]["up"], policy.params["layers"]["attention"]["wq"]
+    layers = policy.params["layers"]
+    layers = layers.get("place_1", layers)  # of each period the one that attends
+    up, wq = layers["mlp"]["up"], layers["attention"]["wq"]
     assert up.sharding.shard_shape(up.shape)[-2:] == (4, up.shape[-1] // 2)
     assert wq.sharding.shard_shape(wq.shape)[1:3] == (4, 2)
+    if case == "qwen3_next":
+        delta = policy.params["layers"]["place_0"]["delta"]["wqkvz"]
+        assert delta.sharding.shard_shape(delta.shape)[1:3] == (4, 1)  # of 16 and 2 key heads
     logits = policy.apply(policy.params, answer["tokens"], answer["mask"])
-    assert_near(logits, answer["logits"], answer["mask"], 1e-5)
+    assert_near(logits, answer["logits"], answer["mask"], TOLERANCE[case])
 
 
 def test_no_piece_of_a_mesh_reads_more_than_itself(checkpoints, monkeypatch):
@@ -321,6 +326,20 @@ def test_a_tied_head_may_be_stored_too_if_it_is_the_embedding(checkpoints, tmp_p
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
     with pytest.raises(ValueError, match="differs from the embedding, but tie_word_embeddings"):
         policies.load_policy(folder)
+
+
+def test_heads_that_guess_several_tokens_are_left_out(checkpoints, tmp_path):
+    for case, left_out in (("qwen3_next", True), ("llama3", False)):
+        shutil.copytree(checkpoints / case, tmp_path / case)
+        path = tmp_path / case / "model.safetensors"
+        tensors = safetensors.numpy.load_file(path)
+        tensors["mtp.fc.weight"] = np.zeros((16, 32), np.float32)
+        safetensors.numpy.save_file(tensors, path)
+        if left_out:
+            assert "mtp" not in policies.load_policy(tmp_path / case).params
+            continue
+        with pytest.raises(ValueError, match="mtp.fc.weight: the model has no such tensor"):
+            policies.load_policy(tmp_path / case)
 
 
 def test_several_files_hold_what_one_would(checkpoints, tmp_path):

@@ -61,36 +61,43 @@ def values_and_gradients(chunk, inputs):
     return values, gradients
 
 
-@pytest.mark.parametrize("chunk", [4, 64])  # three chunks, the last one not full; one chunk
 @pytest.mark.parametrize("kind", [{}, {"decay": 40.0}, {"decay": 0.0, "alike": True}])
-def test_chunks_equal_one_token_after_the_other(kind, chunk):
+def test_chunks_equal_one_token_after_the_other(kind):
     """Also where nearly all is forgotten at once, and where nothing is and every key is nearly the same."""
     inputs = draw(**kind)
-    found, expected = values_and_gradients(chunk, inputs), values_and_gradients(0, inputs)
+    # Three chunks, the last one not full.
+    found, expected = values_and_gradients(4, inputs), values_and_gradients(0, inputs)
     for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert np.isfinite(one).all()
         np.testing.assert_allclose(one, two, atol=2e-5 * max(1.0, np.abs(two).max()), rtol=0)
 
 
+step = jax.jit(delta_rule.gated_delta)
+
+
+def read_alone(inputs, num_tokens):
+    """(outputs, state) of the first tokens, each in a call of its own."""
+    state, parts = inputs["state"], []
+    for t in range(num_tokens):
+        token = {name: x[:, t : t + 1] for name, x in inputs.items() if name != "state"}
+        part, state = step(**token, state=state)
+        parts.append(part)
+    return np.concatenate(parts, axis=1), state
+
+
 def test_one_token_at_a_time_equals_all_at_once():
     inputs = draw(1)
     (out, last), _ = values_and_gradients(4, inputs)
-    state, parts = inputs.pop("state"), []
-    step = jax.jit(delta_rule.gated_delta)
-    for t in range(SHAPE[1]):
-        part, state = step(**{name: x[:, t : t + 1] for name, x in inputs.items()}, state=state)
-        parts.append(part)
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), out, atol=1e-5)
+    parts, state = read_alone(inputs, SHAPE[1])
+    np.testing.assert_allclose(parts, out, atol=1e-5)
     np.testing.assert_allclose(state, last, atol=1e-5)
 
 
 def test_what_writes_nothing_leaves_the_state_as_it_is():
     inputs = draw(2)
     inputs |= {name: inputs[name].at[:, 6:].set(0.0) for name in ("beta", "log_decay")}
-    (_, state), gradients = values_and_gradients(4, inputs)
-    short = {name: x if name == "state" else x[:, :6] for name, x in inputs.items()}
-    np.testing.assert_allclose(token_by_token(**short)[1], state, atol=1e-5)
+    (_, last), gradients = values_and_gradients(4, inputs)
+    _, state = read_alone(inputs, 6)
+    np.testing.assert_allclose(last, state, atol=1e-5)
     np.testing.assert_array_equal(gradients["v"][:, 6:], 0.0)
-    # Bit for bit where a token is read alone, as in decoding.
-    alone = {name: x if name == "state" else x[:, 6:7] for name, x in inputs.items()}
-    np.testing.assert_array_equal(delta_rule.gated_delta(**alone)[1], inputs["state"])
+    np.testing.assert_array_equal(read_alone(inputs, 7)[1], state)  # bit for bit, as in decoding
