@@ -165,6 +165,11 @@ def first_state(run: Run, optimizer: Any, params: Params | None = None) -> Train
     return jax.device_put(state, places)
 
 
+def without_start(run: Run) -> Run:
+    """The run without the parameters that it started from, once its state is made: their memory is free again."""
+    return dataclasses.replace(run, policy=dataclasses.replace(run.policy, params={}))
+
+
 def place_batch(run: Run, batch: TrainBatch) -> TrainBatch:
     """TrainBatch of NumPy arrays on the mesh, split by rows."""
     return sharding.to_global(batch, sharding.batch_sharding(run.mesh))

@@ -185,7 +185,7 @@ def _meshes(model: ModelConfig) -> Iterator[tuple[int, int, int]]:
     num = 1
     while num <= _MOST_DEVICES:
         for tensor in (1, 2, 4, 8):
-            if num % tensor == 0 and model.num_kv_heads % tensor == 0:
+            if num % tensor == 0 and model.num_heads % tensor == 0:
                 yield 1, num // tensor, tensor
         num *= 2
 

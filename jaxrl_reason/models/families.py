@@ -335,6 +335,8 @@ def config_fields(config: ModelConfig) -> dict[str, Any]:
         for name, family in FAMILIES.items()
         if (family.qk_norm, family.qkv_bias, family.experts) == switches
     ]
+    if config.window:
+        raise ValueError(f"window = {config.window}: checkpoints are written without windows only")
     if not alike:
         raise ValueError(
             f"qk_norm, qkv_bias, experts = {switches}: no architecture of transformers has these together"

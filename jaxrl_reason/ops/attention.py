@@ -129,7 +129,7 @@ def _weighted_values(weight_BKRts: Array, v: Array) -> Array:
 
 
 KERNELS = ("dense", "xla", "cudnn", "splash")
-_TILE = 128  # columns and head width that the TPU handles at once
+_LANES = 128  # of a TPU's vectors; rows and heads are padded to multiples of it
 
 
 def pick_kernel(name: str, *, platform: str, dtype: str) -> str:
@@ -298,8 +298,9 @@ def _splash_rows(q, k, v, token_mask, scale, window):
     if window:  # the kernel counts columns, and padding between tokens would count
         (q, k, v), back = _to_front((q, k, v), token_mask)
         token_mask = jnp.take_along_axis(token_mask, jnp.argsort(back, axis=1), axis=1)
-    spare = ((0, 0), (0, -num_columns % _TILE))
-    widths = (*spare, (0, 0), (0, -head_dim % _TILE))
+    tile = _tile(num_columns)
+    spare = ((0, 0), (0, -num_columns % tile))
+    widths = (*spare, (0, 0), (0, -head_dim % _LANES))
     # Scores are not scaled inside. Heads before columns, as the kernel takes them.
     q, k, v = (jnp.pad(x, widths).swapaxes(1, 2) for x in (q * jnp.asarray(scale, q.dtype), k, v))
     segment = jnp.pad(token_mask, spare).astype(jnp.int32)  # tokens and padding see their own kind
@@ -313,7 +314,7 @@ def _splash_rows(q, k, v, token_mask, scale, window):
         splash_attention.MultiHeadMask([mask] * q.shape[1]),
         head_shards=1,
         q_seq_shards=1,
-        block_sizes=_block_sizes(q.shape[2]),
+        block_sizes=_block_sizes(tile),
         interpret=jax.default_backend() != "tpu",
     )
     segments = splash_attention.SegmentIds(segment, segment)
@@ -321,9 +322,14 @@ def _splash_rows(q, k, v, token_mask, scale, window):
     return out if back is None else jnp.take_along_axis(out, back[..., None, None], axis=1)
 
 
-def _block_sizes(columns: int) -> splash_attention.BlockSizes:
-    """Tiles of 512 columns where they divide the row, of 128 elsewhere."""
-    tile = next(t for t in (512, 256, _TILE) if columns % t == 0)
+def _tile(columns: int) -> int:
+    """Columns that the kernel handles at once: many in long rows, with little padding in all."""
+    if columns < 8 * _LANES:
+        return _LANES
+    return 2 * _LANES if columns < 32 * _LANES else 4 * _LANES
+
+
+def _block_sizes(tile: int) -> splash_attention.BlockSizes:
     return splash_attention.BlockSizes(
         block_q=tile,
         block_kv=tile,
