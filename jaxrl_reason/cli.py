@@ -1,7 +1,7 @@
-"""The command line: `jaxrl-reason train | sft | evaluate | export | report | demo`.
+"""The command line: `jaxrl-reason train | sft | evaluate | plan | export | report | demo`.
 
-Host side. Reads: arguments, config files. Writes: messages to standard error; results of `evaluate`
-and `report` to standard output. Exit status: 0 done, 1 the work failed, 2 the request was wrong; no
+Host side. Reads: arguments, config files. Writes: messages to standard error; results of `evaluate`,
+`plan` and `report` to standard output. Exit status: 0 done, 1 the work failed, 2 the request was wrong; no
 stack, except for bugs and with `--traceback`.
 
 Every field of the config is an option, `--config.loss.clip_high=0.28` or `--config.loss.clip_high
@@ -131,6 +131,7 @@ def _make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--k", type=int, nargs="+", default=None, metavar="K", help="k of pass@k; default: 1"
     )
+    _add_plan_arguments(add("plan", _plan, "say whether a run fits its devices", config=True))
     export = add("export", _export, "write a policy as a Hugging Face checkpoint", config=False)
     _add_export_arguments(export)
     report = add("report", _report, "write an HTML page that compares runs", config=False)
@@ -146,6 +147,21 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--run_dir", default="runs/demo", metavar="FOLDER", help="default: runs/demo")
     return parser
+
+
+def _add_plan_arguments(plan: argparse.ArgumentParser) -> None:
+    plan.add_argument(
+        "--device",
+        default="h100",
+        help="v5e | v5p | v6e | a100 | h100 | h200 | b200; default: h100",
+    )
+    plan.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of devices of the whole run; default: 1",
+    )
 
 
 def _add_export_arguments(export: argparse.ArgumentParser) -> None:
@@ -212,6 +228,15 @@ def _evaluate(options: argparse.Namespace, assignments: Sequence[str]) -> None:
         seed=config.eval.seed,
     )
     print(json.dumps(results, indent=2))
+
+
+def _plan(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    config = _load_config(options, assignments)
+    _prepare_process(options)
+    from jaxrl_reason import plan
+
+    found = plan.plan(config, device=options.device, num_devices=options.devices)
+    print(plan.table(found))
 
 
 def _export(options: argparse.Namespace, assignments: Sequence[str]) -> None:

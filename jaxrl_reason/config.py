@@ -67,7 +67,12 @@ def _model() -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.source = "tiny"  # preset (tiny | small), policy folder or Hugging Face folder
     c.dtype = "float32"  # compute dtype: float32 | bfloat16
-    c.remat = False  # bool: recompute activations in the backward pass
+    # none | full | dots: what the backward pass computes anew. full: each layer (memory for one more forward pass; what
+    # True meant when this was a bool); dots: all but products with weights (most of that memory, little time).
+    c.remat = "none"
+    c.attention = (
+        "auto"  # auto | dense | xla | cudnn (GPU, bfloat16) | splash (TPU); see ops/attention.py
+    )
     return c
 
 

@@ -71,6 +71,8 @@ CHOICES = {
     "task.name": ("arithmetic", "gsm8k"),
     "task.step_end": ("eos", "separator"),
     "model.dtype": ("float32", "bfloat16"),
+    "model.remat": ("none", "full", "dots"),
+    "model.attention": ("auto", "dense", "xla", "cudnn", "splash"),
     "method.name": tuple(RECIPES),
     "advantage.kind": ("zscore", "centred", "leave_one_out", "raw"),
     "advantage.whiten": ("none", "rows", "tokens"),
@@ -238,6 +240,10 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
     if c.task.think and c.task.step_end == "separator":
         problems.append(
             "task.step_end = 'separator': thoughts may hold separators; set task.think to False, or step_end to eos"
+        )
+    if c.model.attention == "cudnn" and c.model.dtype != "bfloat16":
+        problems.append(
+            f"model.dtype = {c.model.dtype!r}: model.attention = 'cudnn' needs bfloat16; set it, or choose xla"
         )
     if c.loss.dual_clip != 0 and c.loss.dual_clip <= 1:
         problems.append(f"loss.dual_clip = {c.loss.dual_clip}: must be 0 (off) or > 1")

@@ -23,6 +23,7 @@ from jaxrl_reason.methods import base, make_method
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models import transformer
+from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.rollout import batching
 from jaxrl_reason.types import Params, Row, TrainBatch, TrainState, VerifyFn
 
@@ -97,6 +98,7 @@ def make_run(
             config.model.source,
             dtype=config.model.dtype,
             remat=config.model.remat,
+            attention=config.model.attention,
             mesh=mesh,
             tokenizer=tokenizers.make_tokenizer(task.tokenizer_name),
             seed=config.seed,
@@ -123,17 +125,25 @@ def _pieces(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
     return pieces
 
 
-def state_shardings(run: Run, state: TrainState) -> TrainState:
+def state_shapes(optimizer: Any, params: Params) -> TrainState:
+    """The state before the first update, with ShapeDtypeStructs; `params` are arrays or the same."""
+
+    def make(params):
+        return TrainState(jnp.int32(0), params, optimizer.init(params), jax.random.key(0))
+
+    return jax.eval_shape(make, params)
+
+
+def state_shardings(model: ModelConfig, mesh: sharding.AnyMesh, state: TrainState) -> TrainState:
     """Where each array of the state lives: optimizer moments beside their parameters, the rest everywhere."""
-    axes = transformer.logical_axes(run.policy.config)
-    params = sharding.param_shardings(run.mesh, axes, state.params)
-    everywhere = sharding.replicated(run.mesh)
+    params = sharding.param_shardings(mesh, transformer.logical_axes(model), state.params)
+    everywhere = sharding.replicated(mesh)
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
     places = dict(zip((path for path, _ in leaves), jax.tree.leaves(params), strict=True))
     shapes = {path: x.shape for path, x in leaves}
 
     # A moment lies in the optimizer's state under the path of its parameter, however the optimizer is chained.
-    def place(path: tuple, x: jax.Array) -> jax.sharding.Sharding:
+    def place(path: tuple, x: Any) -> jax.sharding.Sharding:
         for start in range(len(path)):
             if shapes.get(path[start:]) == x.shape:
                 return places[path[start:]]
@@ -145,15 +155,19 @@ def state_shardings(run: Run, state: TrainState) -> TrainState:
 
 def first_state(run: Run, optimizer: Any, params: Params | None = None) -> TrainState:
     """State before the first update, placed on the mesh; starts from the policy unless `params` are given."""
-    # The update donates its state, and the policy's own arrays stay: they are the reference.
-    params = jax.tree.map(jnp.copy, run.policy.params if params is None else params)
-    state = TrainState(
-        num_updates=jnp.int32(0),
-        params=params,
-        opt_state=jax.jit(optimizer.init)(params),
-        key=jax.random.key(run.config.seed),
-    )
-    return jax.device_put(state, state_shardings(run, state))
+    params = run.policy.params if params is None else params
+    places = state_shardings(run.policy.config, run.mesh, state_shapes(optimizer, params))
+    # The update donates its state, and the policy's own arrays stay: they are the reference. Moments are zeros that
+    # no parameter says the place of: without `out_shardings` every device would make all of them.
+    params = jax.tree.map(jnp.copy, jax.device_put(params, places.params))
+    opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(params)
+    state = TrainState(jnp.int32(0), params, opt_state, jax.random.key(run.config.seed))
+    return jax.device_put(state, places)
+
+
+def without_start(run: Run) -> Run:
+    """The run without the parameters that it started from, once its state is made: their memory is free again."""
+    return dataclasses.replace(run, policy=dataclasses.replace(run.policy, params={}))
 
 
 def place_batch(run: Run, batch: TrainBatch) -> TrainBatch:
@@ -250,9 +264,13 @@ def make_update(
         temperature=run.config.rollout.temperature,
         max_completion=shapes.completion,
         # No loss before it: prompt columns need no projection to the vocabulary.
-        first_column=first_column or (shapes.repair_prompt if repairs else shapes.prompt),
+        first_column=first_column or prompt_columns(run.config, shapes),
         streams=("policy", "repair") if repairs else ("policy",),
         row_sharding=sharding.batch_sharding(run.mesh),
+        state_sharding=state_shardings(
+            run.policy.config, run.mesh, state_shapes(optimizer, run.policy.params)
+        ),
+        batch_sharding=sharding.batch_sharding(run.mesh),
     )
 
 
@@ -260,10 +278,14 @@ def _trains_repairs(config: ml_collections.ConfigDict) -> bool:
     return config.method.name == "iop" and config.iop.repair_weight > 0
 
 
-def train_rows(run: Run) -> int:
+def prompt_columns(config: ml_collections.ConfigDict, shapes: batching.Shapes) -> int:
+    """Columns before the completions of every TrainBatch."""
+    return shapes.repair_prompt if _trains_repairs(config) else shapes.prompt
+
+
+def train_rows(config: ml_collections.ConfigDict, method: base.Method) -> int:
     """Rows of every TrainBatch: the method's most, in whole microbatches."""
-    config = run.config
-    most = run.method.max_rows(config.rollout.num_prompts, config.rollout.group_size)
+    most = method.max_rows(config.rollout.num_prompts, config.rollout.group_size)
     per_part = -(-most // config.optim.minibatches)
     micro = config.optim.microbatch_rows
     return -(-per_part // micro) * micro
@@ -282,8 +304,8 @@ def to_batch(run: Run, rows: Sequence[Row], stages: base.Stages) -> TrainBatch:
         )
     return batching.pack_rows(
         rows,
-        num_rows=train_rows(run),
-        prompt_length=shapes.repair_prompt if _trains_repairs(config) else shapes.prompt,
+        num_rows=train_rows(config, run.method),
+        prompt_length=prompt_columns(config, shapes),
         completion_length=shapes.completion,
         pad_id=run.policy.tokenizer.pad_token_id,
         ref_logprobs=ref,

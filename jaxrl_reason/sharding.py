@@ -15,10 +15,13 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
+
+# Devices, or their number alone: enough to know the size of every piece.
+AnyMesh = Mesh | AbstractMesh
 
 # A mesh axis, several of them, or None: not split.
 MeshAxes = str | tuple[str, ...] | None
@@ -66,20 +69,35 @@ def make_mesh(mesh_config: MeshConfig, devices: Sequence[jax.Device] | None = No
       1
     """
     devices = list(jax.devices() if devices is None else devices)
-    data, fsdp, tensor = mesh_config.data, mesh_config.fsdp, mesh_config.tensor
-    if fsdp == -1:
-        fsdp = max(1, len(devices) // (data * tensor))
-    shape = (data, fsdp, tensor)
-    if min(shape) < 1 or math.prod(shape) != len(devices):
-        raise ValueError(
-            f"mesh data={data} * fsdp={mesh_config.fsdp} * tensor={tensor} does not use {len(devices)} devices: "
-            f"choose sizes >= 1 whose product is {len(devices)}, or fsdp=-1 with data * tensor dividing it"
-        )
+    shape = mesh_shape(mesh_config, len(devices))
     return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def mesh_shape(mesh_config: MeshConfig, num_devices: int) -> tuple[int, int, int]:
+    """Devices along ("data", "fsdp", "tensor").
+
+    Raises:
+      ValueError: the sizes do not multiply to the number of devices.
+    """
+    data, fsdp, tensor = mesh_config.data, mesh_config.fsdp, mesh_config.tensor
+    if fsdp == -1:
+        fsdp = max(1, num_devices // (data * tensor))
+    shape = (data, fsdp, tensor)
+    if min(shape) < 1 or math.prod(shape) != num_devices:
+        raise ValueError(
+            f"mesh data={data} * fsdp={mesh_config.fsdp} * tensor={tensor} does not use {num_devices} devices: "
+            f"choose sizes >= 1 whose product is {num_devices}, or fsdp=-1 with data * tensor dividing it"
+        )
+    return shape
+
+
+def abstract_mesh(shape: tuple[int, int, int]) -> AbstractMesh:
+    """The mesh of `make_mesh` on devices that are not here, for shapes alone; `shape` as `mesh_shape` gives it."""
+    return AbstractMesh(shape, AXES)
+
+
 def partition_spec(
-    mesh: Mesh,
+    mesh: AnyMesh,
     names: Sequence[str | None],
     shape: Sequence[int],
     rules: Mapping[str, MeshAxes] = RULES,
@@ -114,12 +132,12 @@ def partition_spec(
     )
 
 
-def _num_shards(mesh: Mesh, axes: str | tuple[str, ...]) -> int:
+def _num_shards(mesh: AnyMesh, axes: str | tuple[str, ...]) -> int:
     return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
 
 
 def param_shardings(
-    mesh: Mesh, logical_axes: Any, shapes: Any, rules: Mapping[str, MeshAxes] = RULES
+    mesh: AnyMesh, logical_axes: Any, shapes: Any, rules: Mapping[str, MeshAxes] = RULES
 ) -> Any:
     """Tree of NamedShardings for a tree of parameters.
 
@@ -138,17 +156,17 @@ def param_shardings(
     return jax.tree.map(shard, logical_axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
 
 
-def row_shards(mesh: Mesh) -> int:
+def row_shards(mesh: AnyMesh) -> int:
     """Number of pieces that rows are split into; it must divide every global number of rows."""
     return _num_shards(mesh, ROW_AXES)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """Rows (the first axis) split over ("data", "fsdp"), the rest whole."""
     return NamedSharding(mesh, PartitionSpec(ROW_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 

@@ -66,16 +66,17 @@ def test_help_is_fast_and_lists_the_commands(tmp_path: pathlib.Path):
     done = run("--help", cwd=tmp_path)
     assert time.monotonic() - start < 2.0  # jax alone takes about one; about 0.1 measured
     assert done.returncode == 0
-    for command in ("train", "sft", "evaluate", "report", "demo"):
+    for command in ("train", "sft", "evaluate", "plan", "report", "demo"):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "sft", "evaluate", "report", "demo"])
+@pytest.mark.parametrize("command", ["train", "sft", "evaluate", "plan", "report", "demo"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]):
     assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: jaxrl-reason {command}")
-    assert ("--config.loss.clip_high=0.28" in text) == (command in ("train", "sft", "evaluate"))
+    takes_fields = command in ("train", "sft", "evaluate", "plan")
+    assert ("--config.loss.clip_high=0.28" in text) == takes_fields
 
 
 def test_heavy_libraries_wait_until_a_command_needs_them():
@@ -96,6 +97,7 @@ def test_heavy_libraries_wait_until_a_command_needs_them():
         (["report"], "RUN"),
         (["report", "runs/a", "--config.seed=1"], "--config.seed=1"),
         (["train", "--config=none.py"], "none.py: no such config file"),
+        (["plan", "--config=c.py", "--devices=many"], "invalid int value: 'many'"),
     ],
 )
 def test_wrong_requests_exit_with_2(
@@ -105,6 +107,16 @@ def test_wrong_requests_exit_with_2(
     captured = capsys.readouterr()
     assert words in captured.err
     assert captured.out == ""
+
+
+def test_a_plan_goes_to_standard_output(config_file, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["plan", f"--config={config_file}", "--device=v5p", "--devices=4"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(
+        "tiny: 0.00e9 parameters\non 4 x v5p, 95 GB each: data=1 fsdp=4 tensor=1"
+    )
+    assert cli.main(["plan", f"--config={config_file}", "--device=v9"]) == 2
+    assert "device 'v9': must be one of" in capsys.readouterr().err
 
 
 def test_all_wrong_fields_are_named_at_once_without_a_stack(

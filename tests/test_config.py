@@ -63,7 +63,7 @@ def test_override_parses_by_the_type_of_the_field():
         [
             "loss.clip_high=0.28",
             "--config.rollout.num_prompts=4",
-            "model.remat=True",
+            "model.remat=full",
             "train.tensorboard=false",
             "run_dir=runs/a=b",
             "mesh.fsdp=-1",
@@ -74,7 +74,7 @@ def test_override_parses_by_the_type_of_the_field():
     )
     assert c.loss.clip_high == 0.28
     assert c.rollout.num_prompts == 4 and type(c.rollout.num_prompts) is int
-    assert c.model.remat is True
+    assert c.model.remat == "full"
     assert c.train.tensorboard is False
     assert c.run_dir == "runs/a=b"
     assert c.mesh.fsdp == -1
@@ -91,7 +91,7 @@ def test_all_wrong_overrides_are_in_one_error_with_suggestions():
                 "loss.clip_hihg=0.28",
                 "rollout.num_prompts=4.5",
                 "seed",
-                "model.remat=yes",
+                "task.steps=yes",
                 "qqqqqq=1",
             ],
         )
@@ -100,7 +100,7 @@ def test_all_wrong_overrides_are_in_one_error_with_suggestions():
         "  loss.clip_hihg: no such field; did you mean loss.clip_high?",
         "  rollout.num_prompts = '4.5': must be a int",
         "  'seed': write name=value",
-        "  model.remat = 'yes': must be a bool",
+        "  task.steps = 'yes': must be a bool",
         "  qqqqqq: no such field",
     ]
 

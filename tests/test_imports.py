@@ -41,8 +41,8 @@ MAY_IMPORT = {
     "checkpoint": _GROUND | _TOOLS,
 }
 # Above them: may import everything but each other's callers.
-PARTS = {"parts"}  # the parts of a run, made from its config
-PROGRAMS = {"train", "sft", "evaluate", "report", "demo"}
+PARTS = {"parts", "memory"}  # the parts of a run, made from its config, and what they hold
+PROGRAMS = {"train", "sft", "evaluate", "report", "demo", "plan"}
 FRONT = {"cli", "__main__"}
 
 

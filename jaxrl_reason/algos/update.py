@@ -127,6 +127,32 @@ def policy_loss_fn(loss_config: Any) -> LossFn:
     )
 
 
+def make_microbatch_loss(
+    hidden_fn: HiddenFn,
+    head_fn: HeadFn,
+    *,
+    loss_config: Any,
+    temperature: float | int,
+    first_column: int,
+    loss_fn: LossFn | None = None,
+) -> Callable:
+    """(params, TrainBatch, coefficients [B, T]) -> (loss sum, metric sums); arguments as of `make_update`."""
+    loss_fn = loss_fn or policy_loss_fn(loss_config)
+
+    def microbatch_loss(params, batch, coefficients):
+        logprobs, entropy = losses.completion_logprobs(
+            hidden_fn(params, batch.tokens, batch.token_mask),
+            head_fn(params),
+            batch.tokens,
+            temperature=temperature,
+            vocab_chunk=loss_config.vocab_chunk,
+            first_column=first_column,
+        )
+        return loss_fn(logprobs, entropy, batch, coefficients)
+
+    return microbatch_loss
+
+
 def make_update(
     hidden_fn: HiddenFn,
     head_fn: HeadFn,
@@ -191,19 +217,15 @@ def make_update(
       -1.0 1.3863 1
     """
     _check_rows(microbatch_rows, row_sharding)
-    loss_fn = loss_fn or policy_loss_fn(loss_config)
     param_sharding = state_sharding.params if isinstance(state_sharding, TrainState) else None
-
-    def microbatch_loss(params, batch, coefficients):
-        logprobs, entropy = losses.completion_logprobs(
-            hidden_fn(params, batch.tokens, batch.token_mask),
-            head_fn(params),
-            batch.tokens,
-            temperature=temperature,
-            vocab_chunk=loss_config.vocab_chunk,
-            first_column=first_column,
-        )
-        return loss_fn(logprobs, entropy, batch, coefficients)
+    microbatch_loss = make_microbatch_loss(
+        hidden_fn,
+        head_fn,
+        loss_config=loss_config,
+        temperature=temperature,
+        first_column=first_column,
+        loss_fn=loss_fn,
+    )
 
     def update(state, batch):
         coefficients = losses.row_coefficients(

@@ -149,6 +149,11 @@ def write(
     return cache, jnp.moveaxis(own_k, 1, 2), jnp.moveaxis(own_v, 1, 2)
 
 
+def holds_only(cache: LayerCache, num_tokens: int) -> bool:
+    """Whether there is room for these tokens alone, so that nothing was read before them; known from the shapes."""
+    return cache.prompt_k.shape[2] == 0 and cache.own_k.shape[2] == num_tokens
+
+
 def prompt_part(cache: LayerCache) -> tuple[Float[Array, "N P K E"], Float[Array, "N P K E"]]:
     """Keys and values of the prompts, as `ops.attention.attend` takes them."""
     return jnp.moveaxis(cache.prompt_k, 1, 2), jnp.moveaxis(cache.prompt_v, 1, 2)

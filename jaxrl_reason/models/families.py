@@ -333,6 +333,8 @@ def config_fields(config: ModelConfig) -> dict[str, Any]:
       >>> config_fields(config)["architectures"], model_config(config_fields(config)) == config
       (['Qwen3ForCausalLM'], True)
     """
+    if config.window:
+        raise ValueError(f"window = {config.window}: checkpoints are written without windows only")
     switches = _switches(config)
     alike = [name for name, family in FAMILIES.items() if family.switches == switches]
     if not alike or (config.rotary_fraction != 1.0 and config.delta is None):

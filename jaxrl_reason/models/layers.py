@@ -89,9 +89,12 @@ class Attention(nn.Module):
     """Grouped-query attention with rotary positions; writes its keys in the cache, if there is one.
 
     With `attention_gate` each head's query weights are followed by those of its gate, as in arXiv 2505.06708.
+    Whole rows, in training and when prompts are read, go through the kernel of the config. A step of decoding reads
+    one token over prompts that rows share: there the dense form has nothing to lose.
     """
 
     config: ModelConfig
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(
@@ -115,12 +118,21 @@ class Attention(nn.Module):
             k_BtKE = RMSNorm(c, "head_dim", name="k_norm")(k_BtKE)
         q_BtHE = _rotate(q_BtHE, shared["cos"], shared["sin"])
         k_BtKE = _rotate(k_BtKE, shared["cos"], shared["sin"])
-        blocks = []
+        own = (k_BtKE, v_BtKE)
         if cache is not None:
-            cache, k_BtKE, v_BtKE = kv.write(cache, k_BtKE, v_BtKE, shared["length"])
-            blocks.append((*kv.prompt_part(cache), shared["prompt_mask"]))
-        blocks.append((k_BtKE, v_BtKE, shared["own_mask"]))
-        out_BtHE = attention.attend(q_BtHE, blocks, scale=E**-0.5)
+            cache, *own = kv.write(cache, k_BtKE, v_BtKE, shared["length"])
+        if cache is None or kv.holds_only(cache, x_BtD.shape[1]):
+            out_BtHE = attention.attend_rows(
+                *(q_BtHE, k_BtKE, v_BtKE, shared["token_mask"]),
+                scale=E**-0.5,
+                window=c.window,
+                kernel=c.attention,
+                mesh=self.mesh,
+            )
+        else:
+            prompt = (*kv.prompt_part(cache), shared["prompt_mask"])
+            blocks = [prompt, (*own, shared["own_mask"])]
+            out_BtHE = attention.attend(q_BtHE, blocks, scale=E**-0.5)
         if c.attention_gate:
             out_BtHE *= nn.sigmoid(gate_BtHE)
         out_BtI = out_BtHE.reshape(*x_BtD.shape[:2], H * E)
@@ -138,6 +150,7 @@ class DeltaNet(nn.Module):
     """
 
     config: ModelConfig
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(
@@ -269,12 +282,28 @@ class Layer(nn.Module):
         shared: dict[str, Array],
     ) -> tuple[Array, kv.LayerCache | kv.StateCache | None]:
         c, rows = self.config, ("rows", None, None)
-        mixer = DeltaNet(c, name="delta") if self.linear else Attention(c, name="attention")
-        attended, cache = mixer(RMSNorm(c, "embed", name="attention_norm")(x_BtD), cache, shared)
+        kind, name = (DeltaNet, "delta") if self.linear else (Attention, "attention")
+        attended, cache = kind(c, self.mesh, name=name)(
+            RMSNorm(c, "embed", name="attention_norm")(x_BtD), cache, shared
+        )
         x_BtD = sharding.constrain(x_BtD + attended, self.mesh, rows)
         mlp = MLP(c, name="mlp") if c.experts is None else moe.Experts(c, name="mlp")
         x_BtD = x_BtD + mlp(RMSNorm(c, "embed", name="mlp_norm")(x_BtD))
         return sharding.constrain(x_BtD, self.mesh, rows), cache
+
+
+# What a layer keeps for the backward pass, by `remat`. Scores have batch axes, and are not kept by either.
+_KEPT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def recomputed(layer: type[nn.Module], remat: str) -> type[nn.Module]:
+    """The layer, computed anew in the backward pass as far as `remat` says: none | full | dots."""
+    if remat == "none":
+        return layer
+    return nn.remat(layer, prevent_cse=False, policy=_KEPT[remat])
 
 
 def place_name(index: int) -> str:
@@ -291,7 +320,7 @@ class Period(nn.Module):
     @nn.compact
     def __call__(self, x_BtD: Array, cache: None, shared: dict[str, Array]) -> tuple[Array, None]:
         c = self.config
-        layer = nn.remat(Layer, prevent_cse=False) if c.remat else Layer
+        layer = recomputed(Layer, c.remat)
         for i in range(c.period):
             x_BtD, _ = layer(c, self.mesh, c.is_linear(i), name=place_name(i))(x_BtD, None, shared)
         return x_BtD, None

@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from jaxrl_reason.ops.attention import KERNELS
+
+REMATS = ("none", "full", "dots")
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -115,7 +119,12 @@ class ModelConfig:
     max_positions: int = 32_768  # tokens of a row, >= 1; what an exported checkpoint declares
     dtype: str = "float32"  # compute dtype: float32 | bfloat16
     param_dtype: str = "float32"  # float32 | bfloat16
-    remat: bool = False  # recompute a layer's activations in the backward pass
+    window: int = 0  # tokens that a token sees, itself included; 0: all before it
+    attention: str = (
+        "dense"  # kernel of whole rows: dense | xla | cudnn | splash, see `ops.attention`
+    )
+    # What the backward pass computes anew: none | full (each layer) | dots (all but products with weights).
+    remat: str = "none"
 
     def __post_init__(self) -> None:
         sizes = (
@@ -150,6 +159,13 @@ class ModelConfig:
             if getattr(self, name) not in ("float32", "bfloat16"):
                 problems.append(
                     f"{name} = {getattr(self, name)!r}: must be one of float32, bfloat16"
+                )
+        if self.window < 0:
+            problems.append(f"window = {self.window}: must be >= 0 tokens, 0 for no window")
+        for name, known in (("attention", KERNELS), ("remat", REMATS)):
+            if getattr(self, name) not in known:
+                problems.append(
+                    f"{name} = {getattr(self, name)!r}: must be one of {', '.join(known)}"
                 )
         if problems:
             raise ValueError("bad model config:\n" + "\n".join(f"  {p}" for p in problems))

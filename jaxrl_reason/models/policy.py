@@ -33,6 +33,7 @@ from jaxrl_reason import sharding
 from jaxrl_reason.models import convert, families, pretrained, transformer
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models.model_config import DeltaConfig, ExpertsConfig, RopeScaling
+from jaxrl_reason.ops import attention as ops_attention
 from jaxrl_reason.types import Params
 
 _MODEL_FILE = "model.json"
@@ -59,7 +60,8 @@ def load_policy(
     source: str | os.PathLike,
     *,
     dtype: str = "float32",
-    remat: bool = False,
+    remat: str = "none",
+    attention: str = "auto",
     mesh: Mesh | None = None,
     tokenizer: Any = None,
     seed: int = 0,
@@ -71,7 +73,8 @@ def load_policy(
       source: name of a preset, a folder written by `save_policy`, a run folder that has one in `policy/`, or a
         Hugging Face checkpoint folder (config.json, safetensors, tokenizer.json) of a family in `families`.
       dtype: compute dtype, float32 or bfloat16. Parameters keep the dtype they have.
-      remat: recompute activations in the backward pass.
+      remat: what the backward pass computes anew: none | full | dots, see `config.model.remat`.
+      attention: kernel of whole rows: auto | dense | xla | cudnn | splash, see `ops.attention.pick_kernel`.
       mesh: where parameters are placed, split as `sharding.RULES` say; None: the default device.
       tokenizer: of a preset; the arithmetic one by default, and it sets the vocabulary size. For a policy folder,
         which has its own: what it must be equal to, unless it came with a checkpoint. A checkpoint's own is kept.
@@ -81,26 +84,30 @@ def load_policy(
       Policy.
     Raises:
       FileNotFoundError: no such preset or folder, or a file of it is missing.
-      ValueError: files that do not fit together; every missing, unknown and misshapen tensor in one error.
+      ValueError: files that do not fit together, every missing, unknown and misshapen tensor in one error; or an
+        attention kernel that these devices do not have.
     Example:
       >>> policy = load_policy("tiny")
       >>> policy.apply(policy.params, np.asarray([[111, 5, 7]]), np.ones((1, 3), bool)).shape
       (1, 3, 120)
     """
     source = os.fspath(source)
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    kernel = ops_attention.pick_kernel(attention, platform=platform, dtype=dtype)
+    computing = {"dtype": dtype, "remat": remat, "attention": kernel}
     if source in transformer.PRESETS and not os.path.isdir(source):
         tokenizer = tokenizers.arithmetic_tokenizer() if tokenizer is None else tokenizer
         config = dataclasses.replace(
-            transformer.PRESETS[source], vocab_size=len(tokenizer), dtype=dtype, remat=remat
+            transformer.PRESETS[source], vocab_size=len(tokenizer), **computing
         )
         params = _random_params(config, mesh, seed)
         return Policy(config, params, tokenizer, _make_apply(config, mesh))
     folder = _policy_folder(source)
     if not (folder / _MODEL_FILE).is_file():
         config, params, tokenizer = _read_checkpoint(folder, mesh, param_dtype)
-        config = dataclasses.replace(config, dtype=dtype, remat=remat)
+        config = dataclasses.replace(config, **computing)
     else:
-        config = dataclasses.replace(_read_config(folder / _MODEL_FILE), dtype=dtype, remat=remat)
+        config = dataclasses.replace(read_config(folder / _MODEL_FILE), **computing)
         config = dataclasses.replace(config, param_dtype=param_dtype or config.param_dtype)
         tokenizer = _read_tokenizer(folder, config, tokenizer)
         params = _read_params(folder / _PARAMS_FILE, config, mesh)
@@ -258,8 +265,15 @@ def _read_checkpoint(
     return dataclasses.replace(config, param_dtype=dtype), params, tokenizer
 
 
-def _read_config(path: pathlib.Path) -> transformer.ModelConfig:
+def read_config(path: pathlib.Path) -> transformer.ModelConfig:
+    """ModelConfig of a model.json, without what the run that wrote it chose for its own computing.
+
+    Raises:
+      ValueError: unknown or missing fields.
+    """
     fields = pretrained.read_json(path)
+    for name in ("dtype", "remat", "attention"):
+        fields.pop(name, None)
     known = {field.name: field for field in dataclasses.fields(transformer.ModelConfig)}
     required = {name for name, field in known.items() if field.default is dataclasses.MISSING}
     problems = [f"{name}: no such field" for name in sorted(fields.keys() - known.keys())]

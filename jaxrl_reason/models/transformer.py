@@ -21,6 +21,7 @@ from jaxrl_reason import sharding
 from jaxrl_reason.models import cache as kv
 from jaxrl_reason.models import layers, rope
 from jaxrl_reason.models.model_config import ModelConfig
+from jaxrl_reason.ops import attention
 from jaxrl_reason.types import Params
 
 _MOST_UNROLLED = 4  # layers
@@ -77,29 +78,33 @@ def positions_from_mask(
     return jnp.maximum(before_B[:, None] + upto_Bt - 1, 0)
 
 
-def attention_masks(
-    token_mask: Bool[Array, "B t"], cache: kv.KVCache | None = None
+def cached_masks(
+    token_mask: Bool[Array, "B t"], cache: kv.KVCache, window: int = 0
 ) -> tuple[Bool[Array, "B t P"], Bool[Array, "B t C"]]:
-    """Where each token may look: at no padding, and at nothing to its right.
+    """Where each token may look: at no padding, at nothing to its right, at nothing beyond the window.
 
     Args:
       token_mask: [B, t].
       cache: what was read before these tokens, not yet holding them.
+      window: tokens that a token sees, itself included; 0: all before it.
     Returns:
-      (mask over the columns of the prompt part, mask over the rows' own columns, these tokens included). Without
-      a cache the prompt part has no columns and the own columns are these tokens.
+      (mask over the columns of the prompt part, mask over the rows' own columns, these tokens included).
     """
     rows, num_tokens = token_mask.shape
-    if cache is None:
-        columns, own_mask, start = num_tokens, token_mask, 0
-        prompt_mask = jnp.zeros((rows, 0), bool)
-    else:
-        columns, start = cache.own_mask.shape[1], cache.length
-        own_mask = jax.lax.dynamic_update_slice(cache.own_mask, token_mask, (0, start))
-        prompt_mask = jnp.repeat(cache.prompt_mask, rows // cache.prompt_mask.shape[0], axis=0)
-    upto_tC = jnp.arange(columns)[None, :] <= start + jnp.arange(num_tokens)[:, None]
+    own_mask = jax.lax.dynamic_update_slice(cache.own_mask, token_mask, (0, cache.length))
+    prompt_mask = jnp.repeat(cache.prompt_mask, rows // cache.prompt_mask.shape[0], axis=0)
+    last_t = cache.length + jnp.arange(num_tokens)
+    upto_tC = jnp.arange(own_mask.shape[1])[None, :] <= last_t[:, None]
     prompt_BtP = jnp.broadcast_to(prompt_mask[:, None, :], (rows, num_tokens, prompt_mask.shape[1]))
-    return prompt_BtP, own_mask[:, None, :] & upto_tC[None]
+    own_BtC = own_mask[:, None, :] & upto_tC[None]
+    if not window:
+        return prompt_BtP, own_BtC
+    masks = jnp.concatenate([prompt_mask, own_mask], axis=1)
+    count = jnp.cumsum(masks, axis=1, dtype=jnp.int32)
+    first = prompt_mask.shape[1]
+    query_count = jax.lax.dynamic_slice_in_dim(count, first + cache.length, num_tokens, axis=1)
+    seen = attention.in_window(query_count, count, window)
+    return prompt_BtP & seen[..., :first], own_BtC & seen[..., first:]
 
 
 class Transformer(nn.Module):
@@ -138,13 +143,13 @@ class Transformer(nn.Module):
         x_BtD = jnp.take(self._table("embedding"), tokens, axis=0).astype(c.dtype)
         x_BtD = sharding.constrain(x_BtD, self.mesh, ("rows", None, None))
         cos, sin = rope.angles(positions, c)
-        prompt_mask, own_mask = attention_masks(token_mask, cache)
-        shared = {"cos": cos, "sin": sin, "prompt_mask": prompt_mask, "own_mask": own_mask}
+        shared = {"cos": cos, "sin": sin, "token_mask": token_mask}
         if c.delta is not None:
             shared |= layers.real_tokens_first(token_mask)
         if cache is None:
             x_BtD = self._scan_layers(x_BtD, shared)
         else:
+            shared["prompt_mask"], shared["own_mask"] = cached_masks(token_mask, cache, c.window)
             shared["length"] = cache.length
             x_BtD, cache = self._walk_layers(x_BtD, cache, shared)
             cache = kv.advance(cache, token_mask)
@@ -157,9 +162,7 @@ class Transformer(nn.Module):
         pass needs: on a CPU, with 3 layers, that takes a quarter of the time.
         """
         c = self.config
-        body = nn.remat(layers.Layer, prevent_cse=False) if c.remat else layers.Layer
-        if c.period > 1:
-            body = layers.Period
+        body = layers.Period if c.period > 1 else layers.recomputed(layers.Layer, c.remat)
         scanned = nn.scan(
             body,
             variable_axes={"params": 0},

@@ -83,8 +83,8 @@ def test_saving_again_replaces_and_leaves_nothing_behind(tiny, folder):
 
 
 def test_dtype_and_remat_are_those_of_the_call(folder):
-    loaded = policies.load_policy(folder, dtype="bfloat16", remat=True)
-    assert (loaded.config.dtype, loaded.config.remat) == ("bfloat16", True)
+    loaded = policies.load_policy(folder, dtype="bfloat16", remat="full")
+    assert (loaded.config.dtype, loaded.config.remat) == ("bfloat16", "full")
     assert loaded.params["embedding"].dtype == jnp.float32
 
 

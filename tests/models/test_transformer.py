@@ -208,8 +208,30 @@ def test_remat_does_not_change_the_gradient(params):
 
         return jax.jit(jax.grad(loss))(params)
 
-    plain, remat = (gradient(dataclasses.replace(CONFIG, remat=r)) for r in (False, True))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), plain, remat)
+    plain, *others = (
+        gradient(dataclasses.replace(CONFIG, remat=r)) for r in ("none", "full", "dots")
+    )
+    for other in others:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), plain, other
+        )
+
+
+@pytest.mark.parametrize("kernel", ["dense", "xla", "splash"])
+def test_a_window_and_a_kernel_are_the_same_with_and_without_a_cache(params, kernel):
+    config = dataclasses.replace(CONFIG, window=3, attention=kernel)
+    tokens = draw(2, 7)
+    mask = np.ones(tokens.shape, bool)
+    mask[1, :2] = False
+    whole = forward(params, tokens, mask, dataclasses.replace(CONFIG, window=3))
+    assert np.abs(whole - forward(params, tokens, mask))[mask].max() > 0.01  # the window shows
+    # Prompts of four tokens by the kernel, each the prompt of one row; then two steps, one of them of two tokens.
+    *_, cache = run(config, params, tokens[:, :4], mask[:, :4], empty_cache(2, 4))
+    cache = kv.share(cache, num_samples=1, columns=3)
+    *_, cache = run(config, params, tokens[:, 4:6], mask[:, 4:6], cache)
+    logits, *_ = run(config, params, tokens[:, 6:], mask[:, 6:], cache)
+    np.testing.assert_allclose(logits[:, 0], whole[:, 6], atol=1e-4)
+    np.testing.assert_allclose(forward(params, tokens, mask, config)[mask], whole[mask], atol=1e-4)
 
 
 def test_bfloat16_computes_in_half_and_keeps_float32_parameters(params):
