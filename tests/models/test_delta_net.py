@@ -27,7 +27,7 @@ CONFIG = transformer.ModelConfig(
     attention_gate=True,
     centred_norms=True,
     rotary_fraction=0.5,
-    remat=True,
+    remat="full",
     delta=DeltaConfig(
         period=2, num_key_heads=1, num_value_heads=2, key_dim=4, value_dim=3, conv_width=4
     ),

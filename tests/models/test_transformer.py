@@ -226,7 +226,7 @@ def test_a_window_and_a_kernel_are_the_same_with_and_without_a_cache(params, ker
     whole = forward(params, tokens, mask, dataclasses.replace(CONFIG, window=3))
     assert np.abs(whole - forward(params, tokens, mask))[mask].max() > 0.01  # the window shows
     # Prompts of four tokens by the kernel, each the prompt of one row; then two steps, one of them of two tokens.
-    *_, cache = run(config, params, tokens[:, :4], mask[:, :4], empty_cache(2, 4))
+    *_, cache = run(config, params, tokens[:, :4], mask[:, :4], kv.empty(config, rows=2, columns=4))
     cache = kv.share(cache, num_samples=1, columns=3)
     *_, cache = run(config, params, tokens[:, 4:6], mask[:, 4:6], cache)
     logits, *_ = run(config, params, tokens[:, 6:], mask[:, 6:], cache)
