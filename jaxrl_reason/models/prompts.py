@@ -186,11 +186,14 @@ def prompt_widths(prompts: Prompts, completion: int, *, references: bool) -> tup
         # Failed and anchor completions stand in a repair prompt; both follow the run's completion budget.
         more = 2 * max(completion - task.completion_tokens, 0)
         return task.prompt_tokens + frame, task.repair_prompt_tokens + frame + more
-    policy = max(len(prompts.policy(p)) for p in problems)
-    frame = max(len(prompts.repair(p, "", "")) for p in problems)
+    lengths = [len(prompts.policy(p)) for p in problems]
+    policy = max(lengths)
+    longest = problems[lengths.index(policy)]
+    # What a repair prompt has besides the question and the two texts is the same for every problem.
+    frame = len(prompts.repair(longest, "", "")) + _BORDERS
     anchor = completion
     if references:
         texts = [p.reference for p in problems if p.reference is not None]
-        lengths = [len(tokenizers.encode_completion(prompts.tokenizer, text)) for text in texts]
-        anchor = max([anchor, *lengths])
+        sizes = [len(tokenizers.encode_completion(prompts.tokenizer, text)) for text in texts]
+        anchor = max([anchor, *sizes])
     return policy, frame + completion + anchor + _BORDERS

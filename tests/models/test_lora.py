@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxrl_reason import checkpoint, cli, parts, sharding, train
+from jaxrl_reason import cli, parts, sharding
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.models import convert, families, lora, transformer
 from jaxrl_reason.models import policy as policies
@@ -20,24 +20,6 @@ from jaxrl_reason.models.model_config import ExpertsConfig
 TOKENS = np.asarray([[112, 112, 111, 100, 3, 8, 102], [111, 5, 7, 9, 1, 2, 3]])
 MASK = np.asarray([[0, 0, 1, 1, 1, 1, 1], [1] * 7]).astype(bool)
 SETTINGS = {"rank": 3, "alpha": 6.0, "targets": "attention.*, mlp.*", "seed": 5}
-RUN = {
-    "task.length": 3,
-    "task.modulus": 5,
-    "rollout.num_prompts": 4,
-    "rollout.group_size": 2,
-    "optim.microbatch_rows": 8,
-    "eval.num_problems": 4,
-    "eval.every": 0,
-    "train.num_updates": 2,
-    "train.checkpoint_every": 1,
-    "train.keep_checkpoints": 5,
-    "train.tensorboard": False,
-    "lora.rank": 2,
-    "lora.targets": "attention.wq,attention.wo,mlp.down",
-    # A policy with random weights is right nowhere: these two terms are what there is to learn from.
-    "loss.entropy_coef": 0.5,
-    "loss.kl_coef": 0.5,
-}
 
 
 def make_base(seed: int) -> policies.Policy:
@@ -79,7 +61,10 @@ def test_fresh_adapters_change_no_bit(base):
     assert equal(frozen, base.params)
     assert frozen["embedding"] is base.params["embedding"]  # shared, not copied
     assert len(convert.flat(adapters)) == 2 * 7
-    a, b = adapters["layers"]["attention"]["wo_lora_a"], adapters["layers"]["attention"]["wo_lora_b"]
+    a, b = (
+        adapters["layers"]["attention"]["wo_lora_a"],
+        adapters["layers"]["attention"]["wo_lora_b"],
+    )
     assert a.shape == (2, 64, 3) and b.shape == (2, 3, 64)
     assert not b.any() and 0.8 / 8 < abs(a).max() <= 1 / 8
     np.testing.assert_array_equal(logits(policy), logits(base))
@@ -96,7 +81,9 @@ def test_a_merged_policy_is_the_adapted_one(base, moved, tmp_path):
     # Both sides of every product at double precision, by hand.
     adapters = moved.params["layers"]["mlp"]
     a, b = (np.asarray(adapters[f"down_lora_{x}"], np.float64) for x in "ab")
-    change = np.asarray(exported.params["layers"]["mlp"]["down"]) - base.params["layers"]["mlp"]["down"]
+    change = (
+        np.asarray(exported.params["layers"]["mlp"]["down"]) - base.params["layers"]["mlp"]["down"]
+    )
     np.testing.assert_allclose(change, 6.0 / 3 * a @ b, atol=1e-6)
 
 
@@ -117,10 +104,20 @@ def test_a_saved_policy_keeps_its_adapters_and_their_dtype(base, moved, tmp_path
 
 def test_the_folder_of_peft_holds_the_change(base, moved, tmp_path, capsys):
     policies.save_policy(tmp_path / "run", moved)
-    arguments = ["export", str(tmp_path / "run"), str(tmp_path / "out"), "--adapters", "--base=me/it"]
+    arguments = [
+        "export",
+        str(tmp_path / "run"),
+        str(tmp_path / "out"),
+        "--adapters",
+        "--base=me/it",
+    ]
     assert cli.main(arguments) == 0
     fields = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
-    assert (fields["r"], fields["lora_alpha"], fields["base_model_name_or_path"]) == (3, 6.0, "me/it")
+    assert (fields["r"], fields["lora_alpha"], fields["base_model_name_or_path"]) == (
+        3,
+        6.0,
+        "me/it",
+    )
     assert len(fields["target_modules"]) == 7 and "o_proj" in fields["target_modules"]
     tensors = safetensors.numpy.load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert len(tensors) == 2 * 7 * 2
@@ -151,7 +148,9 @@ def test_targets_that_do_not_fit_are_said(base):
     assert len(lora.resolve_targets(experts, "attention.*")) == 4
     with pytest.raises(ValueError, match="adapters already"):
         policy = policies.adapted(base, **SETTINGS)
-        lora.attach(policy.config, policy.params, rank=1, alpha=1.0, targets="*", key=jax.random.key(0))
+        lora.attach(
+            policy.config, policy.params, rank=1, alpha=1.0, targets="*", key=jax.random.key(0)
+        )
 
 
 def test_every_name_that_may_be_adapted_is_a_weight_of_a_family():
@@ -174,65 +173,8 @@ def test_a_mesh_splits_adapters_and_changes_no_value(base, moved, tmp_path):
     assert equal(*(lora.split(p.params)[1] for p in (fresh, alone)))
 
 
-def make_config(folder, **changes):
-    values = RUN | {"run_dir": folder} | {k.replace("__", "."): v for k, v in changes.items()}
-    return config_lib.override(config_lib.recipe("gspo"), [f"{k}={v}" for k, v in values.items()])
-
-
-class Notes:
-    """A metric writer that remembers."""
-
-    def __init__(self):
-        self.lines = []
-
-    def phase(self, name):
-        pass
-
-    def write(self, update, values):
-        self.lines.append(values)
-
-    def close(self):
-        pass
-
-
 def one_device():
     return sharding.make_mesh(config_lib.base().mesh, jax.devices()[:1])
-
-
-def test_only_adapters_are_trained_and_a_resumed_run_is_the_same(base, tmp_path):
-    policies.save_policy(tmp_path / "base", base)
-    source = {"model__source": tmp_path / "base"}
-    notes = Notes()
-    folder, state = train.train(
-        make_config(tmp_path / "a", **source), writers=[notes], mesh=one_device()
-    )
-    # Sampler and scorer both have the adapters.
-    assert all(abs(line["mismatch/prob_error"] - 1) < 1e-4 for line in notes.lines[1:])
-    names = [name for name, _ in convert.flat(state.params)]
-    assert len(names) == 6 and all("_lora_" in name for name in names)
-    assert all(np.abs(x).max() > 0 for _, x in convert.flat(state.params))
-    done = policies.load_policy(folder)
-    assert equal(lora.split(done.params)[0], base.params)
-    assert equal(lora.split(done.params)[1], state.params)
-    run = parts.make_run(make_config(tmp_path / "none", **source), mesh=one_device())
-    frozen = sum(x.nbytes for x in jax.tree.leaves(base.params))
-    held = sum(x.nbytes for x in jax.tree.leaves((state.params, state.opt_state)))
-    assert held < frozen / 4
-    # The reference is the base, of which there is one copy.
-    whole = parts.whole_params(run, state.params)
-    assert whole["embedding"] is run.policy.params["embedding"]
-    np.testing.assert_array_equal(logits(run.policy), logits(base))
-    assert abs(logits(done) - logits(base)).max() > 1e-4
-
-    part = make_config(tmp_path / "b", train__num_updates=1, **source)
-    train.train(part, writers=[], mesh=one_device())
-    again = make_config(tmp_path / "b", **source)
-    _, resumed = train.train(again, writers=[], mesh=one_device(), resume=True)
-    assert equal(resumed.params, state.params)
-
-    policies.save_policy(tmp_path / "base", make_base(2))
-    with pytest.raises(checkpoint.CheckpointError, match="trained on other weights"):
-        train.train(again, writers=[], mesh=one_device(), resume=True)
 
 
 def test_a_run_goes_on_from_the_merged_weights_of_another(moved):
