@@ -48,6 +48,7 @@ class Prompts:
     def repair(self, problem: Problem, failed: str, anchor: str) -> tuple[int, ...]:
         """Prompt under which the policy repairs `failed`, shown `anchor`."""
         failed = self._fit(failed)
+        anchor = anchor if anchor == problem.reference else self._fit(anchor)
         return self.encode(self.task.repair_prompt(problem, failed, anchor))
 
     def encode(self, text: str) -> tuple[int, ...]:

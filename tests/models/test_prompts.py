@@ -149,8 +149,8 @@ def test_widths_hold_every_prompt(task, tokenizer):
     drafts = ("", "q" * 6, "é€é", "\n\n\n\n\n\n", "3+4=<|im_end|>" * 9, "zqxj" * 50)
     for problem in task.problems:
         for draft in drafts:
-            ids = made.repair(problem, draft, problem.reference)
-            assert len(ids) <= repair
+            for anchor in (problem.reference, draft):
+                assert len(made.repair(problem, draft, anchor)) <= repair
     assert repair < task.repair_prompt_tokens
     own = prompts.make_prompts(task, tokenizers.byte_tokenizer(), settings())
     widths = prompts.prompt_widths(own, task.completion_tokens, references=True)
