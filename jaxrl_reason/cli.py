@@ -173,6 +173,17 @@ def _add_export_arguments(export: argparse.ArgumentParser) -> None:
         default=None,
         help="of the written weights; default: as they are",
     )
+    export.add_argument(
+        "--adapters",
+        action="store_true",
+        help="write the adapters alone, as a folder of PEFT; default: merged into the weights",
+    )
+    export.add_argument(
+        "--base",
+        default="",
+        metavar="MODEL",
+        help="with --adapters: folder or hub id of the weights below them",
+    )
 
 
 def _load_config(options: argparse.Namespace, assignments: Sequence[str]) -> Any:
@@ -226,6 +237,7 @@ def _evaluate(options: argparse.Namespace, assignments: Sequence[str]) -> None:
         k=options.k or (1,),
         num_problems=config.eval.num_problems,
         seed=config.eval.seed,
+        config=config,
     )
     print(json.dumps(results, indent=2))
 
@@ -245,7 +257,10 @@ def _export(options: argparse.Namespace, assignments: Sequence[str]) -> None:
     from jaxrl_reason.models import policy
 
     loaded = policy.load_policy(options.policy)
-    policy.export_policy(options.out, loaded, param_dtype=options.param_dtype)
+    if options.adapters:
+        policy.export_adapters(options.out, loaded, base=options.base)
+    else:
+        policy.export_policy(options.out, loaded, param_dtype=options.param_dtype)
     print(options.out)
 
 

@@ -27,6 +27,7 @@ def base() -> ml_collections.ConfigDict:
     c.run_dir = "runs/default"  # str; everything that a run writes lies in this folder
     c.task = _task()
     c.model = _model()
+    c.lora = _lora()
     c.mesh = _mesh()
     c.rollout = _rollout()
     c.method = config_methods.method()
@@ -65,7 +66,7 @@ def _task() -> ml_collections.ConfigDict:
 def _model() -> ml_collections.ConfigDict:
     """The policy to start from."""
     c = ml_collections.ConfigDict()
-    c.source = "tiny"  # preset (tiny | small), policy folder or Hugging Face folder
+    c.source = "tiny"  # preset (tiny | small), policy folder, Hugging Face folder or hub id owner/name[@revision]
     c.dtype = "float32"  # compute dtype: float32 | bfloat16
     # none | full | dots: what the backward pass computes anew. full: each layer (memory for one more forward pass; what
     # True meant when this was a bool); dots: all but products with weights (most of that memory, little time).
@@ -73,6 +74,21 @@ def _model() -> ml_collections.ConfigDict:
     c.attention = (
         "auto"  # auto | dense | xla | cudnn (GPU, bfloat16) | splash (TPU); see ops/attention.py
     )
+    c.prompt_format = (
+        "auto"  # plain | chat (the checkpoint's template) | auto: chat where it has a template
+    )
+    c.enable_thinking = (
+        True  # bool, in a chat: False asks the template for answers without thoughts (Qwen3)
+    )
+    return c
+
+
+def _lora() -> ml_collections.ConfigDict:
+    """Low-rank adapters: they alone are trained, and the frozen base is the reference policy."""
+    c = ml_collections.ConfigDict()
+    c.rank = 0  # >= 0; 0: no adapters, all weights are trained
+    c.alpha = 32.0  # > 0; adapters count alpha / rank
+    c.targets = "attention.*,mlp.*"  # shell patterns over weights of a layer, with commas
     return c
 
 

@@ -73,6 +73,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "full", "dots"),
     "model.attention": ("auto", "dense", "xla", "cudnn", "splash"),
+    "model.prompt_format": ("plain", "chat", "auto"),
     "method.name": tuple(RECIPES),
     "advantage.kind": ("zscore", "centred", "leave_one_out", "raw"),
     "advantage.whiten": ("none", "rows", "tokens"),
@@ -105,6 +106,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, None),
     "task.length": (2, 16),
     "task.modulus": (2, 100),
+    "lora.rank": (0, None),
+    "lora.alpha": (TINY, None),
     "mesh.data": (1, None),
     "mesh.fsdp": (-1, None),
     "mesh.tensor": (1, None),
@@ -247,6 +250,10 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         )
     if c.loss.dual_clip != 0 and c.loss.dual_clip <= 1:
         problems.append(f"loss.dual_clip = {c.loss.dual_clip}: must be 0 (off) or > 1")
+    if c.lora.rank and c.sft.optimizer == "muon":
+        problems.append(
+            f"sft.optimizer = 'muon': is for whole matrices; with lora.rank = {c.lora.rank} set it to adamw"
+        )
     if c.mesh.fsdp == 0:
         problems.append("mesh.fsdp = 0: must be >= 1, or -1 for all devices that are left")
     if (

@@ -5,18 +5,20 @@ Host side; drives the device. Reads: a policy and problems. Writes: nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from jaxrl_reason import config as config_lib
 from jaxrl_reason import sharding
 from jaxrl_reason.methods import base
-from jaxrl_reason.models import tokenizer as tokenizers
-from jaxrl_reason.parts import Run, shapes_of
+from jaxrl_reason.models import prompts as prompts_lib
+from jaxrl_reason.parts import Run, make_prompts, whole_params
 from jaxrl_reason.rollout import batching
 
 
@@ -80,7 +82,7 @@ def bootstrap_interval(
 def correct_counts(
     engine: batching.Engine,
     params: Any,
-    task: Any,
+    prompts: prompts_lib.Prompts,
     problems: Sequence[Any],
     key: jax.Array,
     *,
@@ -89,13 +91,16 @@ def correct_counts(
     stage: str,
 ) -> np.ndarray:
     """[len(problems)] int: how many of `num_samples` completions are right."""
-    tokenizer = engine.tokenizer
-    prompts = [tokenizers.encode_prompt(tokenizer, task.policy_prompt(p)) for p in problems]
     groups = engine.sample(
-        params, key, prompts, stage=stage, num_samples=num_samples, temperature=temperature
+        params,
+        key,
+        [prompts.policy(p) for p in problems],
+        stage=stage,
+        num_samples=num_samples,
+        temperature=temperature,
     )
     repeated = [p for p in problems for _ in range(num_samples)]
-    verdicts = base.judge(task.verify, repeated, [c for group in groups for c in group])
+    verdicts = base.judge(prompts.task.verify, repeated, [c for group in groups for c in group])
     rewards = np.array([v.reward >= 0.5 for v in verdicts])
     return rewards.reshape(len(problems), num_samples).sum(axis=1)
 
@@ -108,12 +113,13 @@ def whole_task(task: Any) -> Any:
 def in_loop(run: Run, params: Any) -> dict[str, float]:
     """Accuracy at temperature 1 and greedy on the run's fixed evaluation problems; the same draws every time."""
     config, task = run.config.eval, whole_task(run.task)
+    prompts, params = dataclasses.replace(run.prompts, task=task), whole_params(run, params)
     problems = task.batch(config.seed, 0, config.num_problems)
     key = jax.random.key(config.seed)
     sampled = correct_counts(
         run.engine,
         params,
-        task,
+        prompts,
         problems,
         key,
         num_samples=config.num_samples,
@@ -121,7 +127,7 @@ def in_loop(run: Run, params: Any) -> dict[str, float]:
         stage="eval",
     )
     greedy = correct_counts(
-        run.engine, params, task, problems, key, num_samples=1, temperature=0.0, stage="greedy"
+        run.engine, params, prompts, problems, key, num_samples=1, temperature=0.0, stage="greedy"
     )
     prefix = f"eval/{task.name}"
     return {
@@ -139,6 +145,7 @@ def evaluate(
     num_problems: int = 256,
     seed: int = 1_000_003,
     temperature: float = 1.0,
+    config: ml_collections.ConfigDict | None = None,
 ) -> dict[str, float]:
     """avg@n, pass@k and greedy accuracy of a policy, with 95% bootstrap intervals over problems.
 
@@ -150,18 +157,20 @@ def evaluate(
       num_problems: how many problems.
       seed: of problems and draws.
       temperature: of the samples; greedy is measured beside them.
+      config: reads model.prompt_format, model.enable_thinking, rollout, mesh and loss.vocab_chunk; default `base()`.
     Returns:
       {"eval/<task>/pass@4": 0.5, "eval/<task>/pass@4/low": 0.4, "eval/<task>/pass@4/high": 0.6, ...}.
     Raises:
       ValueError: a k larger than num_samples.
     """
     task = whole_task(task)
-    config = config_lib.base()
+    config = config or config_lib.base()
     mesh = sharding.make_mesh(config.mesh)
+    prompts, shapes = make_prompts(config, task, policy.tokenizer)
     engine = batching.Engine(
         policy.config,
         policy.tokenizer,
-        shapes_of(config, task),
+        shapes,
         mesh=mesh,
         vocab_chunk=config.loss.vocab_chunk,
     )
@@ -170,7 +179,7 @@ def evaluate(
     counts = correct_counts(
         engine,
         policy.params,
-        task,
+        prompts,
         problems,
         key,
         num_samples=num_samples,
@@ -178,7 +187,14 @@ def evaluate(
         stage="eval",
     )
     greedy = correct_counts(
-        engine, policy.params, task, problems, key, num_samples=1, temperature=0.0, stage="greedy"
+        engine,
+        policy.params,
+        prompts,
+        problems,
+        key,
+        num_samples=1,
+        temperature=0.0,
+        stage="greedy",
     )
     figures = {f"avg@{num_samples}": counts / num_samples, "greedy": greedy.astype(float)}
     figures |= {f"pass@{n}": [pass_at_k(num_samples, int(c), n) for c in counts] for n in k}

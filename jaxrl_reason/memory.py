@@ -221,7 +221,7 @@ class _Traced:
             first_column=first_column,
         )
         batch = batch_shapes(rows, columns)
-        return self._peak(jax.grad(loss, has_aux=True), batch, batch.advantages)
+        return self._peak(jax.grad(loss, has_aux=True), None, batch, batch.advantages)
 
     def forward(self, rows: int, columns: int, *, score: bool) -> int:
         """Hidden states, and with `score` the log-probs of all tokens."""

@@ -20,9 +20,11 @@ from jaxrl_reason import config as config_lib
 from jaxrl_reason.algos import update as algos_update
 from jaxrl_reason.credit import segment
 from jaxrl_reason.methods import base, make_method
+from jaxrl_reason.models import lora, transformer
 from jaxrl_reason.models import policy as policies
+from jaxrl_reason.models import prompts as prompts_lib
+from jaxrl_reason.models import start as starting
 from jaxrl_reason.models import tokenizer as tokenizers
-from jaxrl_reason.models import transformer
 from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.rollout import batching
 from jaxrl_reason.types import Params, Row, TrainBatch, TrainState, VerifyFn
@@ -36,9 +38,10 @@ class Run:
     folder: pathlib.Path
     mesh: jax.sharding.Mesh
     task: Any
-    policy: (
-        policies.Policy
-    )  # as loaded: start of the run, and the reference where the loss has a KL term
+    # As loaded, with adapters that change nothing where `config.lora` asks for them: start of the run, and the
+    # reference where the loss has a KL term.
+    policy: policies.Policy
+    prompts: prompts_lib.Prompts
     method: base.Method
     engine: batching.Engine
     pieces: Callable[[Sequence[int]], list[str]]  # text of each token, remembered
@@ -52,6 +55,7 @@ class Progress:
     generated_tokens: int = 0  # policy, repairs and audits; evaluation not counted
     trained_tokens: int = 0  # tokens with loss
     seconds: float = 0.0  # spent on updates; evaluation and saving not counted
+    frozen: int = 0  # fingerprint of weights that are not in the checkpoint; 0: there are none
 
     def advance(self, *, generated: int, trained: int, seconds: float) -> None:
         self.update += 1
@@ -73,13 +77,17 @@ class Progress:
         }
 
 
-def shapes_of(config: ml_collections.ConfigDict, task: Any) -> batching.Shapes:
-    """Token budgets: the config's where it gives one, else what the task needs."""
-    prompt = config.rollout.prompt_length or task.prompt_tokens
+def make_prompts(
+    config: ml_collections.ConfigDict, task: Any, tokenizer: Any
+) -> tuple[prompts_lib.Prompts, batching.Shapes]:
+    """Prompts of a task, and token budgets: the config's where it gives one, else what the task needs."""
     completion = config.rollout.max_new_tokens or task.completion_tokens
-    # Failed and anchor completions stand in a repair prompt; both follow the run's completion budget.
-    repair = task.repair_prompt_tokens + 2 * max(completion - task.completion_tokens, 0)
-    return batching.Shapes(prompt, completion, repair, config.rollout.chunk_rows)
+    prompts = prompts_lib.make_prompts(task, tokenizer, config.model, draft_tokens=completion)
+    prompt, repair = prompts_lib.prompt_widths(
+        prompts, completion, references=config.iop.reference_anchor
+    )
+    prompt = config.rollout.prompt_length or prompt
+    return prompts, batching.Shapes(prompt, completion, repair, config.rollout.chunk_rows)
 
 
 def make_run(
@@ -93,24 +101,15 @@ def make_run(
     """All parts of a run; each default comes from the config."""
     task = task or tasks.make_task(config.task)
     mesh = mesh or sharding.make_mesh(config.mesh)
-    if policy is None:
-        policy = policies.load_policy(
-            config.model.source,
-            dtype=config.model.dtype,
-            remat=config.model.remat,
-            attention=config.model.attention,
-            mesh=mesh,
-            tokenizer=tokenizers.make_tokenizer(task.tokenizer_name),
-            seed=config.seed,
-            param_dtype="float32",  # small updates would be lost in bfloat16
-        )
-    shapes = shapes_of(config, task)
+    policy = starting.start_policy(config, policy, tokenizer_name=task.tokenizer_name, mesh=mesh)
+    prompts, shapes = make_prompts(config, task, policy.tokenizer)
     method = method or make_method(config, completion_tokens=shapes.completion)
     engine = batching.Engine(
         policy.config, policy.tokenizer, shapes, mesh=mesh, vocab_chunk=config.loss.vocab_chunk
     )
     folder = pathlib.Path(config.run_dir)
-    return Run(config, folder, mesh, task, policy, method, engine, _pieces(policy.tokenizer))
+    pieces = _pieces(policy.tokenizer)
+    return Run(config, folder, mesh, task, policy, prompts, method, engine, pieces)
 
 
 def _pieces(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
@@ -136,7 +135,8 @@ def state_shapes(optimizer: Any, params: Params) -> TrainState:
 
 def state_shardings(model: ModelConfig, mesh: sharding.AnyMesh, state: TrainState) -> TrainState:
     """Where each array of the state lives: optimizer moments beside their parameters, the rest everywhere."""
-    params = sharding.param_shardings(mesh, transformer.logical_axes(model), state.params)
+    axes = lora.trainable(model, transformer.logical_axes(model))
+    params = sharding.param_shardings(mesh, axes, state.params)
     everywhere = sharding.replicated(mesh)
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
     places = dict(zip((path for path, _ in leaves), jax.tree.leaves(params), strict=True))
@@ -155,8 +155,9 @@ def state_shardings(model: ModelConfig, mesh: sharding.AnyMesh, state: TrainStat
 
 def first_state(run: Run, optimizer: Any, params: Params | None = None) -> TrainState:
     """State before the first update, placed on the mesh; starts from the policy unless `params` are given."""
-    params = run.policy.params if params is None else params
-    places = state_shardings(run.policy.config, run.mesh, state_shapes(optimizer, params))
+    model = run.policy.config
+    params = lora.trainable(model, run.policy.params if params is None else params)
+    places = state_shardings(model, run.mesh, state_shapes(optimizer, params))
     # The update donates its state, and the policy's own arrays stay: they are the reference. Moments are zeros that
     # no parameter says the place of: without `out_shardings` every device would make all of them.
     params = jax.tree.map(jnp.copy, jax.device_put(params, places.params))
@@ -198,11 +199,18 @@ def start(
         run.folder.mkdir(parents=True, exist_ok=True)
         saved.write_text(config_lib.to_json(run.config))
     state = first_state(run, optimizer)
+    frozen = _frozen(run).get("frozen")
+    fingerprint = 0 if frozen is None else checkpoint.fingerprint(frozen)
     if store.latest_step() is None:
         if resume:
             print(f"{run.folder}: no checkpoint yet; starting at update 0")
-        return state, Progress()
+        return state, Progress(frozen=fingerprint)
     state, meta = store.restore(state)
+    if meta["frozen"] != fingerprint:
+        raise checkpoint.CheckpointError(
+            f"{run.folder}: its adapters were trained on other weights than {run.config.model.source} holds now;"
+            " put those back, or choose another run_dir"
+        )
     return state, Progress(**meta)
 
 
@@ -254,12 +262,14 @@ def make_update(
         return transformer.forward(model, params, tokens, token_mask, mesh=mesh)[0]
 
     shapes, repairs = run.engine.shapes, _trains_repairs(run.config)
+    own = lora.trainable(run.policy.config, run.policy.params)
     return algos_update.make_update(
         hidden_fn,
         transformer.head,
         optimizer,
         loss_config=run.config.loss,
         loss_fn=loss_fn,
+        **_frozen(run),
         microbatch_rows=run.config.optim.microbatch_rows,
         temperature=run.config.rollout.temperature,
         max_completion=shapes.completion,
@@ -267,11 +277,20 @@ def make_update(
         first_column=first_column or prompt_columns(run.config, shapes),
         streams=("policy", "repair") if repairs else ("policy",),
         row_sharding=sharding.batch_sharding(run.mesh),
-        state_sharding=state_shardings(
-            run.policy.config, run.mesh, state_shapes(optimizer, run.policy.params)
-        ),
+        state_sharding=state_shardings(run.policy.config, run.mesh, state_shapes(optimizer, own)),
         batch_sharding=sharding.batch_sharding(run.mesh),
     )
+
+
+def _frozen(run: Run) -> dict[str, Any]:
+    if run.policy.config.lora is None:
+        return {}
+    return {"frozen": lora.split(run.policy.params)[0], "join_fn": lora.join}
+
+
+def whole_params(run: Run, params: Params) -> Params:
+    """Parameters to sample and score with, of those that a state holds: with adapters, the base as well."""
+    return lora.whole(run.policy.config, run.policy.params, params)
 
 
 def _trains_repairs(config: ml_collections.ConfigDict) -> bool:
@@ -320,7 +339,8 @@ def bind_stages(
     run: Run, params: Params, key: jax.Array, verify: VerifyFn, clock: timing.Clock
 ) -> base.Stages:
     """The functions that a method may call, with this update's parameters and key in them, timed."""
-    engine, tokenizer, task = run.engine, run.policy.tokenizer, run.task
+    engine, tokenizer, task, prompts = run.engine, run.policy.tokenizer, run.task, run.prompts
+    params = whole_params(run, params)
     temperature = run.config.rollout.temperature
 
     def sample(prompts, *, stage, num_samples=1, temperature=temperature, prefixes=None):
@@ -347,20 +367,15 @@ def bind_stages(
         with clock.time("align"):
             return engine.align(failed, repaired)
 
-    def policy_prompt(problem):
-        return tuple(tokenizers.encode_prompt(tokenizer, task.policy_prompt(problem)))
-
-    def repair_prompt(problem, failed, anchor):
-        text = task.repair_prompt(problem, failed.text, anchor.text)
-        return tuple(tokenizers.encode_prompt(tokenizer, text))
-
     return base.Stages(
         sample=sample,
         score=score,
         verify=timed_verify,
         align=align,
-        policy_prompt=policy_prompt,
-        repair_prompt=repair_prompt,
+        policy_prompt=prompts.policy,
+        repair_prompt=lambda problem, failed, anchor: prompts.repair(
+            problem, failed.text, anchor.text
+        ),
         encode=lambda text: tuple(tokenizers.encode_completion(tokenizer, text)),
         decode=lambda tokens: tokenizers.decode_completion(tokenizer, tokens),
         pieces=run.pieces,
@@ -391,5 +406,5 @@ class Writers:
 
 def save_policy(run: Run, params: Params) -> None:
     """The trained policy as a folder that `load_policy` reads."""
-    policy = dataclasses.replace(run.policy, params=params)
+    policy = dataclasses.replace(run.policy, params=whole_params(run, params))
     policies.save_policy(run.folder / "policy", policy)

@@ -21,6 +21,7 @@ import ml_collections
 from jaxrl_reason import memory, parts, sharding, tasks
 from jaxrl_reason.models import families, published, transformer
 from jaxrl_reason.models import policy as policies
+from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.ops.attention import pick_kernel
 from jaxrl_reason.rollout import batching
@@ -149,12 +150,10 @@ def token_budgets(config: ml_collections.ConfigDict) -> batching.Shapes:
     Raises:
       FileNotFoundError: the data are not here, and the config leaves a width to them.
     """
-    try:
-        return parts.shapes_of(config, tasks.make_task(config.task))
-    except FileNotFoundError:
-        prompt, completion = config.rollout.prompt_length, config.rollout.max_new_tokens
-        if not (prompt and completion):
-            raise
+    prompt, completion = config.rollout.prompt_length, config.rollout.max_new_tokens
+    if not (prompt and completion):
+        task = tasks.make_task(config.task)
+        return parts.make_prompts(config, task, tokenizers.make_tokenizer(task.tokenizer_name))[1]
     # A repair prompt holds the problem, a failed and a right completion.
     return batching.Shapes(prompt, completion, prompt + 2 * completion, config.rollout.chunk_rows)
 

@@ -25,6 +25,7 @@ from jaxrl_reason import config as config_lib
 from jaxrl_reason import evaluate, metrics, parts
 from jaxrl_reason.algos import losses
 from jaxrl_reason.methods import base
+from jaxrl_reason.models import prompts as prompts_lib
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models import transformer
 from jaxrl_reason.rollout import batching
@@ -67,7 +68,7 @@ def sft(
     trainer = _Trainer(run, writers, total)
     rng = np.random.default_rng(config.seed)
     if config.sft.path:
-        rows = read_jsonl(config.sft.path, run.policy.tokenizer)
+        rows = read_jsonl(config.sft.path, run.prompts)
         trainer.run(_file_batches(rows, config, rng), config.sft.policy_updates)
     else:
         _check_demonstrates(run.task)
@@ -218,11 +219,11 @@ def _synthetic_batches(run: parts.Run, rng: np.random.Generator) -> Iterator[tup
         for problem in problems:
             solution = task.demonstrate(problem, rng)
             if mode == "policy":
-                rows.append(encode(task.policy_prompt(problem), solution))
+                rows.append(encode(run.prompts.policy(problem), solution))
             else:
                 failed = task.corrupt(problem, solution, rng)
                 anchor = task.demonstrate(problem, rng)
-                prompt = task.repair_prompt(problem, failed, anchor)
+                prompt = run.prompts.repair(problem, failed, anchor)
                 rows.append(encode(prompt, task.repair(problem, failed, rng)))
         yield mode, rows
 
@@ -254,10 +255,10 @@ def _sample_own(
 ) -> tuple[list[Row], list[Row]]:
     """The policy's own samples as policy rows, and its failures with the task's repairs as repair rows."""
     task, config, engine = run.task, run.config, run.engine
-    tokenizer, encode = run.policy.tokenizer, _encoder(run)
+    params, encode = parts.whole_params(run, params), _encoder(run)
     size = config.rollout.group_size
     problems = task.batch(config.seed, 2 * _SFT_PROBLEMS + update, 8 * config.rollout.num_prompts)
-    prompts = [tokenizers.encode_prompt(tokenizer, task.policy_prompt(p)) for p in problems]
+    prompts = [run.prompts.policy(p) for p in problems]
     key = jax.random.fold_in(jax.random.key(config.seed), update)
     groups = engine.sample(params, key, prompts, stage="cold start", num_samples=size)
     policy_rows, repair_rows = [], []
@@ -268,38 +269,35 @@ def _sample_own(
         anchors = anchors or [task.demonstrate(problem, rng)]
         for completion, verdict in zip(group, verdicts, strict=True):
             if verdict.reward < 0.5:
-                row = _repair_row(task, encode, problem, completion, anchors, rng)
+                row = _repair_row(run, encode, problem, completion, anchors, rng)
                 repair_rows.append(row)
     return policy_rows, repair_rows
 
 
 def _repair_row(
-    task: Any,
-    encode: Callable[[str, str], Row],
+    run: parts.Run,
+    encode: Callable[[Sequence[int], str], Row],
     problem: Problem,
     failed: Completion,
     anchors: list[str],
     rng: np.random.Generator,
 ) -> Row:
     anchor = anchors[rng.integers(len(anchors))]
-    prompt = task.repair_prompt(problem, failed.text, anchor)
-    return encode(prompt, task.repair(problem, failed.text, rng))
+    prompt = run.prompts.repair(problem, failed.text, anchor)
+    return encode(prompt, run.task.repair(problem, failed.text, rng))
 
 
-def _encoder(run: parts.Run) -> Callable[[str, str], Row]:
+def _encoder(run: parts.Run) -> Callable[[Sequence[int], str], Row]:
     tokenizer = run.policy.tokenizer
 
-    def encode(prompt: str, completion: str) -> Row:
-        return imitation_row(
-            tokenizers.encode_prompt(tokenizer, prompt),
-            tokenizers.encode_completion(tokenizer, completion),
-        )
+    def encode(prompt: Sequence[int], completion: str) -> Row:
+        return imitation_row(prompt, tokenizers.encode_completion(tokenizer, completion))
 
     return encode
 
 
-def read_jsonl(path: str, tokenizer: Any) -> list[Row]:
-    """Rows of a JSONL file of {"prompt": str, "completion": str}.
+def read_jsonl(path: str, prompts: prompts_lib.Prompts) -> list[Row]:
+    """Rows of a JSONL file of {"prompt": str, "completion": str}; each prompt goes through the chat template, if any.
 
     Raises:
       FileNotFoundError: no such file.
@@ -321,8 +319,8 @@ def read_jsonl(path: str, tokenizer: Any) -> list[Row]:
                 ) from error
             rows.append(
                 imitation_row(
-                    tokenizers.encode_prompt(tokenizer, prompt),
-                    tokenizers.encode_completion(tokenizer, completion),
+                    prompts.encode(prompt),
+                    tokenizers.encode_completion(prompts.tokenizer, completion),
                 )
             )
     if not rows:

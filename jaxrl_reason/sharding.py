@@ -36,6 +36,7 @@ RULES: Mapping[str, MeshAxes] = {
     "head_dim": None,
     "mlp": "tensor",
     "experts": None,
+    "rank": None,
     "layers": None,
 }
 

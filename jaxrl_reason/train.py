@@ -64,7 +64,7 @@ def train(
     update_fn = update_fn or parts.make_update(run, optimizer)
     store = checkpoint.Checkpoints(run.folder / "checkpoints", keep=config.train.keep_checkpoints)
     state, progress = parts.start(run, optimizer, store, resume=resume)
-    if policy is None and not config.loss.kl_coef:
+    if policy is None and not config.loss.kl_coef and not config.lora.rank:
         run = parts.without_start(run)
     if writers is None:
         writers = metrics.open_writers(

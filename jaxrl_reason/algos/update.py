@@ -100,17 +100,19 @@ class Update:
     signatures that share a program. Not seen is a call that differs in sharding alone: `state_sharding` rules that out.
     """
 
-    def __init__(self, function: Callable, **jit_options: Any):
+    def __init__(self, function: Callable, frozen: Params | None = None, **jit_options: Any):
         self.num_compiles = 0
+        self.frozen = frozen
 
-        def traced(state, batch):
+        def traced(state, batch, frozen):
             self.num_compiles += 1
-            return function(state, batch)
+            return function(state, batch, frozen)
 
         self.jitted = jax.jit(traced, **jit_options)
 
     def __call__(self, state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
-        return self.jitted(state, batch)
+        # An argument, never a constant of the compiled program, which would hold a copy of it.
+        return self.jitted(state, batch, self.frozen)
 
 
 def policy_loss_fn(loss_config: Any) -> LossFn:
@@ -135,11 +137,13 @@ def make_microbatch_loss(
     temperature: float | int,
     first_column: int,
     loss_fn: LossFn | None = None,
+    join_fn: Callable[[Params, Params], Params] | None = None,
 ) -> Callable:
-    """(params, TrainBatch, coefficients [B, T]) -> (loss sum, metric sums); arguments as of `make_update`."""
+    """(params, frozen, TrainBatch, coefficients [B, T]) -> (loss sum, metric sums); arguments as of `make_update`."""
     loss_fn = loss_fn or policy_loss_fn(loss_config)
 
-    def microbatch_loss(params, batch, coefficients):
+    def microbatch_loss(params, frozen, batch, coefficients):
+        params = params if join_fn is None else join_fn(frozen, params)
         logprobs, entropy = losses.completion_logprobs(
             hidden_fn(params, batch.tokens, batch.token_mask),
             head_fn(params),
@@ -165,6 +169,8 @@ def make_update(
     first_column: int = 1,
     streams: Sequence[str] = ("policy",),
     loss_fn: LossFn | None = None,
+    frozen: Params | None = None,
+    join_fn: Callable[[Params, Params], Params] | None = None,
     donate: bool = True,
     row_sharding: jax.sharding.NamedSharding | None = None,
     state_sharding: Any = None,
@@ -189,6 +195,8 @@ def make_update(
       first_column: columns before it hold no loss token in any row, static: prompt width P, or 1.
       streams: whose metrics are returned: "policy", "repair" or both.
       loss_fn: replaces `losses.policy_loss` with the switches of `loss_config`, `losses.imitation_loss` for instance.
+      frozen: parameters that stay as they are, not part of the state; None: there are none.
+      join_fn: (frozen, state.params) -> what hidden_fn and head_fn take; needed with `frozen`.
       donate: let the new state reuse the memory of the old one, which may then not be used again.
       row_sharding: spreads axis 0 of a [microbatch_rows, T] array over the devices; None: as the compiler likes.
       state_sharding: pytree of shardings of the state, in and out; None: as the arrays are.
@@ -225,16 +233,17 @@ def make_update(
         temperature=temperature,
         first_column=first_column,
         loss_fn=loss_fn,
+        join_fn=join_fn,
     )
 
-    def update(state, batch):
+    def update(state, batch, frozen):
         coefficients = losses.row_coefficients(
             batch, aggregation=loss_config.aggregation, max_completion=max_completion
         )
         packed, num_live = _pack(batch, coefficients, microbatch_rows, row_sharding)
         num_microbatches = -(-num_live // microbatch_rows)
         loss, sums, gradient = _accumulate(
-            microbatch_loss, state.params, packed, num_microbatches, param_sharding
+            microbatch_loss, state.params, frozen, packed, num_microbatches, param_sharding
         )
         state, metrics = _apply(optimizer, state, loss, gradient, num_live)
         means = losses.mean_metrics(sums)
@@ -245,10 +254,10 @@ def make_update(
     shardings = {}
     if state_sharding is not None or batch_sharding is not None:
         shardings = {
-            "in_shardings": (state_sharding, batch_sharding),
+            "in_shardings": (state_sharding, batch_sharding, None),
             "out_shardings": (state_sharding, None),
         }
-    return Update(update, donate_argnums=(0,) if donate else (), **shardings)
+    return Update(update, frozen, donate_argnums=(0,) if donate else (), **shardings)
 
 
 def _check_rows(microbatch_rows: int, row_sharding: jax.sharding.NamedSharding | None) -> None:
@@ -294,7 +303,7 @@ def _pack(batch, coefficients, microbatch_rows, row_sharding):
     )
 
 
-def _accumulate(loss_fn, params, packed, num_microbatches, param_sharding):
+def _accumulate(loss_fn, params, frozen, packed, num_microbatches, param_sharding):
     """(loss, metric sums, gradient) added up over the first `num_microbatches` microbatches."""
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
@@ -310,13 +319,13 @@ def _accumulate(loss_fn, params, packed, num_microbatches, param_sharding):
         batch, coefficients = jax.tree.map(
             lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), packed
         )
-        (loss, sums), gradient = value_and_grad(params, batch, coefficients)
+        (loss, sums), gradient = value_and_grad(params, frozen, batch, coefficients)
         # Added in float32 even for bfloat16 parameters, or small microbatches would vanish in the sum.
         gradient = like_params(jax.tree.map(jnp.add, total[2], gradient))
         return total[0] + loss, losses.add_metrics(total[1], sums), gradient
 
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), packed)
-    loss, sums = jax.eval_shape(loss_fn, params, *one)
+    loss, sums = jax.eval_shape(loss_fn, params, frozen, *one)
     gradient = jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params
     )

@@ -85,6 +85,41 @@ def _linear(x_BtI: Array, weight: Array) -> Array:
     return out.reshape(*rows, *weight.shape[1:])
 
 
+# Weights that may have a low-rank adapter (`lora`): the axis that they sum over, and the one that they make.
+ADAPTER_AXES = {
+    "wq": ("embed", "heads"),
+    "wk": ("embed", "kv_heads"),
+    "wv": ("embed", "kv_heads"),
+    "wo": ("heads", "embed"),
+    "gate": ("embed", "mlp"),
+    "up": ("embed", "mlp"),
+    "down": ("mlp", "embed"),
+}
+ADAPTER_SUFFIXES = ("_lora_a", "_lora_b")
+
+
+def _adapted(module: nn.Module, name: str, x_BtI: Array, weight: Array) -> Array:
+    """x W, and alpha / rank * (x A) B where this weight has an adapter; A and B are float32 parameters."""
+    out, lora = _linear(x_BtI, weight), module.config.lora
+    if lora is None or f"{module.name}.{name}" not in lora.targets:
+        return out
+    first, last = ADAPTER_AXES[name]
+    # Uniform within 1 / sqrt(I), as PEFT draws it; with B = 0 the model is the base at first.
+    inits = (
+        nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        nn.initializers.zeros,
+    )
+    axes = ((first, "rank"), ("rank", last))
+    shapes = ((x_BtI.shape[-1], lora.rank), (lora.rank, weight.size // x_BtI.shape[-1]))
+    a, b = (
+        module.param(
+            name + suffix, nn.with_logical_partitioning(init, names), shape, jnp.float32
+        ).astype(module.config.dtype)
+        for suffix, init, names, shape in zip(ADAPTER_SUFFIXES, inits, axes, shapes, strict=True)
+    )
+    return out + lora.scale * _linear(_linear(x_BtI, a), b).reshape(out.shape)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions; writes its keys in the cache, if there is one.
 
@@ -107,7 +142,9 @@ class Attention(nn.Module):
         wk = _weight(self, "wk", (D, K, E), ("embed", "kv_heads", "head_dim"))
         wv = _weight(self, "wv", (D, K, E), ("embed", "kv_heads", "head_dim"))
         wo = _weight(self, "wo", (H, E, D), ("heads", "head_dim", "embed"))
-        q_BtHE, k_BtKE, v_BtKE = _linear(x_BtD, wq), _linear(x_BtD, wk), _linear(x_BtD, wv)
+        q_BtHE = _adapted(self, "wq", x_BtD, wq)
+        k_BtKE = _adapted(self, "wk", x_BtD, wk)
+        v_BtKE = _adapted(self, "wv", x_BtD, wv)
         q_BtHE, gate_BtHE = jnp.split(q_BtHE, [E], axis=-1)  # no gate: nothing is left
         if c.qkv_bias:
             q_BtHE += _bias(self, "bq", (H, E), ("heads", "head_dim"))
@@ -136,7 +173,7 @@ class Attention(nn.Module):
         if c.attention_gate:
             out_BtHE *= nn.sigmoid(gate_BtHE)
         out_BtI = out_BtHE.reshape(*x_BtD.shape[:2], H * E)
-        return _linear(out_BtI, wo.reshape(H * E, D)), cache
+        return _adapted(self, "wo", out_BtI, wo.reshape(H * E, D)), cache
 
 
 class DeltaNet(nn.Module):
@@ -264,7 +301,8 @@ class MLP(nn.Module):
         gate = _weight(self, "gate", (D, F), ("embed", "mlp"))
         up = _weight(self, "up", (D, F), ("embed", "mlp"))
         down = _weight(self, "down", (F, D), ("mlp", "embed"))
-        return _linear(nn.silu(_linear(x_BtD, gate)) * _linear(x_BtD, up), down)
+        inner_BtF = nn.silu(_adapted(self, "gate", x_BtD, gate)) * _adapted(self, "up", x_BtD, up)
+        return _adapted(self, "down", inner_BtF, down)
 
 
 class Layer(nn.Module):

@@ -86,6 +86,26 @@ class DeltaConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters beside some weights of every layer (`lora`)."""
+
+    rank: int  # >= 1
+    alpha: float  # > 0
+    targets: tuple[str, ...]  # "attention.wq"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or not self.targets:
+            raise ValueError(
+                f"lora: rank = {self.rank} must be >= 1, alpha = {self.alpha} > 0, and targets not empty"
+            )
+
+    @property
+    def scale(self) -> float:
+        """Factor on the adapters' part."""
+        return self.alpha / self.rank
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Sizes and switches of one model.
 
@@ -116,6 +136,7 @@ class ModelConfig:
     rope_scaling: RopeScaling | None = None  # None: plain rotary frequencies
     experts: ExpertsConfig | None = None  # None: one MLP of width d_ff
     delta: DeltaConfig | None = None  # None: every layer attends to all tokens
+    lora: LoraConfig | None = None  # None: no adapters
     max_positions: int = 32_768  # tokens of a row, >= 1; what an exported checkpoint declares
     dtype: str = "float32"  # compute dtype: float32 | bfloat16
     param_dtype: str = "float32"  # float32 | bfloat16

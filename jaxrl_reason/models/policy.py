@@ -30,15 +30,20 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_reason import sharding
-from jaxrl_reason.models import convert, families, pretrained, transformer
+from jaxrl_reason.models import convert, families, hub, lora, pretrained, transformer
 from jaxrl_reason.models import tokenizer as tokenizers
-from jaxrl_reason.models.model_config import DeltaConfig, ExpertsConfig, RopeScaling
+from jaxrl_reason.models.model_config import DeltaConfig, ExpertsConfig, LoraConfig, RopeScaling
 from jaxrl_reason.ops import attention as ops_attention
 from jaxrl_reason.types import Params
 
 _MODEL_FILE = "model.json"
 _PARAMS_FILE = "params.safetensors"
-_RECORDS = {"rope_scaling": RopeScaling, "experts": ExpertsConfig, "delta": DeltaConfig}
+_RECORDS = {
+    "rope_scaling": RopeScaling,
+    "experts": ExpertsConfig,
+    "delta": DeltaConfig,
+    "lora": LoraConfig,
+}
 _RUN_SUBFOLDER = "policy"  # where a run leaves its trained policy
 
 ApplyFn = Callable[[Params, Any, Any], Array]
@@ -71,7 +76,8 @@ def load_policy(
 
     Args:
       source: name of a preset, a folder written by `save_policy`, a run folder that has one in `policy/`, or a
-        Hugging Face checkpoint folder (config.json, safetensors, tokenizer.json) of a family in `families`.
+        Hugging Face checkpoint folder (config.json, safetensors, tokenizer.json) of a family in `families`, or the id
+        of one on the hub, "owner/name" or "owner/name@revision".
       dtype: compute dtype, float32 or bfloat16. Parameters keep the dtype they have.
       remat: what the backward pass computes anew: none | full | dots, see `config.model.remat`.
       attention: kernel of whole rows: auto | dense | xla | cudnn | splash, see `ops.attention.pick_kernel`.
@@ -102,7 +108,7 @@ def load_policy(
         )
         params = _random_params(config, mesh, seed)
         return Policy(config, params, tokenizer, _make_apply(config, mesh))
-    folder = _policy_folder(source)
+    folder = hub.fetch(source) if hub.is_hub_id(source) else _policy_folder(source)
     if not (folder / _MODEL_FILE).is_file():
         config, params, tokenizer = _read_checkpoint(folder, mesh, param_dtype)
         config = dataclasses.replace(config, **computing)
@@ -112,6 +118,26 @@ def load_policy(
         tokenizer = _read_tokenizer(folder, config, tokenizer)
         params = _read_params(folder / _PARAMS_FILE, config, mesh)
     return Policy(config, params, tokenizer, _make_apply(config, mesh))
+
+
+def merged(policy: Policy, mesh: Mesh | None = None) -> Policy:
+    """The policy with its adapters, if it has any, merged into its weights."""
+    if policy.config.lora is None:
+        return policy
+    config, params = lora.merge(policy.config, policy.params)
+    return Policy(config, params, policy.tokenizer, _make_apply(config, mesh))
+
+
+def adapted(
+    policy: Policy, *, rank: int, alpha: float, targets: str, seed: int, mesh: Mesh | None = None
+) -> Policy:
+    """The policy with fresh adapters, which change nothing yet; those that it had are merged. See `lora.attach`."""
+    policy = merged(policy, mesh)
+    key = jax.random.key(seed)
+    config, params = lora.attach(
+        policy.config, policy.params, rank=rank, alpha=alpha, targets=targets, key=key, mesh=mesh
+    )
+    return Policy(config, params, policy.tokenizer, _make_apply(config, mesh))
 
 
 def save_policy(folder: str | os.PathLike, policy: Policy) -> None:
@@ -152,7 +178,7 @@ def save_policy(folder: str | os.PathLike, policy: Policy) -> None:
 def export_policy(
     folder: str | os.PathLike, policy: Policy, *, param_dtype: str | None = None
 ) -> None:
-    """Write a policy as a checkpoint that `transformers` loads, with the same logits.
+    """Write a policy as a checkpoint that `transformers` loads, with the same logits; adapters are merged.
 
     With several processes all must call this; the first one writes.
 
@@ -171,13 +197,10 @@ def export_policy(
       >>> load_policy(folder).config.d_model
       64
     """
-    folder = pathlib.Path(folder).absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: is not empty; choose an empty or new folder to export to")
-    config = dataclasses.replace(
-        policy.config, param_dtype=param_dtype or policy.config.param_dtype
-    )
-    params = jax.tree.map(lambda x: x.astype(config.param_dtype), sharding.to_host(policy.params))
+    folder = _export_folder(folder)
+    config, params = lora.merge(policy.config, sharding.to_host(policy.params))
+    config = dataclasses.replace(config, param_dtype=param_dtype or config.param_dtype)
+    params = jax.tree.map(lambda x: x.astype(config.param_dtype), params)
     if jax.process_index() != 0:
         return
 
@@ -185,6 +208,31 @@ def export_policy(
         pretrained.write(fresh, config, params, policy.tokenizer)
 
     _replace_folder(folder, write)
+
+
+def export_adapters(folder: str | os.PathLike, policy: Policy, *, base: str = "") -> None:
+    """Write a policy's adapters alone, as a folder of PEFT.
+
+    With several processes all must call this; the first one writes.
+
+    Args:
+      folder: new or empty. It appears only once everything is written.
+      policy: with adapters.
+      base: folder or hub id of the weights below them, for the reader.
+    Raises:
+      ValueError: the folder holds something, or the policy has no adapters.
+    """
+    folder = _export_folder(folder)
+    params = sharding.to_host(lora.split(policy.params)[1])
+    if jax.process_index() == 0:
+        _replace_folder(folder, lambda fresh: lora.write_peft(fresh, policy.config, params, base))
+
+
+def _export_folder(folder: str | os.PathLike) -> pathlib.Path:
+    folder = pathlib.Path(folder).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: is not empty; choose an empty or new folder to export to")
+    return folder
 
 
 def _replace_folder(folder: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
@@ -280,6 +328,8 @@ def read_config(path: pathlib.Path) -> transformer.ModelConfig:
     problems += [f"{name}: missing" for name in sorted(required - fields.keys())]
     if problems:
         raise ValueError(f"{path}: bad model config:\n" + "\n".join(f"  {p}" for p in problems))
+    if fields.get("lora") is not None:
+        fields["lora"]["targets"] = tuple(fields["lora"]["targets"])
     for name, record in _RECORDS.items():
         if fields.get(name) is not None:
             fields[name] = record(**fields[name])
@@ -310,7 +360,7 @@ def _read_params(path: pathlib.Path, config: transformer.ModelConfig, mesh: Mesh
             _check_tensors(path, file, shapes)
             params = {}
             for name in shapes:
-                array = file.get_tensor(name).astype(config.param_dtype)
+                array = file.get_tensor(name).astype(shapes[name].dtype)
                 params[name] = (
                     sharding.to_global(array, targets[name]) if mesh else jnp.asarray(array)
                 )

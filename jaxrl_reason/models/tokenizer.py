@@ -145,7 +145,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """
     puts_bos = tokenizer.init_kwargs.get(_PREPEND_BOS, tokenizer.bos_token_id is not None)
     bos = [tokenizer.bos_token_id] if puts_bos else []
-    return bos + _encode(tokenizer, text)
+    return bos + encode_text(tokenizer, text)
 
 
 def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -156,7 +156,7 @@ def encode_completion(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int
     """
     if tokenizer.eos_token_id is None:
         raise ValueError("tokenizer: has no EOS token, so no completion could end; set eos_token")
-    return [*_encode(tokenizer, text), tokenizer.eos_token_id]
+    return [*encode_text(tokenizer, text), tokenizer.eos_token_id]
 
 
 def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | np.ndarray) -> str:
@@ -175,12 +175,13 @@ def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | n
     ids, stops = [int(i) for i in ids], stop_ids(tokenizer)
     ids = ids[: next((at for at, i in enumerate(ids) if i in stops), len(ids))]
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    if "\ufffd" in text and len(_encode(tokenizer, text)) > len(ids):
+    if "\ufffd" in text and len(encode_text(tokenizer, text)) > len(ids):
         text = text.replace("\ufffd", "?")
     return text
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of the text alone; special tokens spelt out in it are read as plain text."""
     return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
 

@@ -18,11 +18,11 @@ from jaxrl_reason.verify import answers
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 
 _FORMAT = 'End with a line that says "#### " and the final number, nothing else.'
+_CUE = "Solution:\n"  # for a base model, which goes on from it; a chat has no need of it
 
 _POLICY_PROMPT = """Question: {question}
 Think step by step, one step per line. {format}
-Solution:
-"""
+{cue}"""
 
 _REPAIR_PROMPT = """Question: {question}
 Draft with a mistake:
@@ -31,8 +31,7 @@ A worked example of the same question:
 {anchor}
 Rewrite the draft so that it becomes right. Copy every part that is right word for word.
 Change as little as possible. Do not mention the draft or the example. {format}
-Solution:
-"""
+{cue}"""
 
 
 class Gsm8k:
@@ -52,6 +51,7 @@ class Gsm8k:
     tokenizer_name = "byte"
     step_separator = "\n"
     answer_marker = "####"
+    answer_cue = _CUE
 
     def __init__(self, path: str | os.PathLike, *, completion_tokens: int = 256):
         if completion_tokens < 2:
@@ -68,6 +68,11 @@ class Gsm8k:
         references = [_bytes(p.reference) for p in self._problems if p.reference is not None]
         anchor = max([completion_tokens - 1, *references])
         self.repair_prompt_tokens = frame + completion_tokens + anchor
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """All problems, in the order of the file."""
+        return self._problems
 
     def __len__(self) -> int:
         return len(self._problems)
@@ -96,12 +101,12 @@ class Gsm8k:
 
     def policy_prompt(self, problem: Problem) -> str:
         """The question with the answer format."""
-        return _POLICY_PROMPT.format(question=problem.prompt, format=_FORMAT)
+        return _POLICY_PROMPT.format(question=problem.prompt, format=_FORMAT, cue=_CUE)
 
     def repair_prompt(self, problem: Problem, failed: str, anchor: str) -> str:
         """The question, the failed text as draft, the anchor, and how to repair."""
         return _REPAIR_PROMPT.format(
-            question=problem.prompt, failed=failed, anchor=anchor, format=_FORMAT
+            question=problem.prompt, failed=failed, anchor=anchor, format=_FORMAT, cue=_CUE
         )
 
     def verify(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:

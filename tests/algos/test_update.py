@@ -364,13 +364,13 @@ def test_bfloat16_parameters_keep_their_dtype():
 
 def test_gradients_of_bfloat16_parameters_are_added_in_float32():
     # 400 microbatches with gradient 1 each; bfloat16 would stop at 256.
-    def loss(params, batch, coefficients):
+    def loss(params, frozen, batch, coefficients):
         total = jnp.sum(params * batch)
         return total.astype(jnp.float32), {}
 
     ones = jnp.ones((400, 1), jnp.bfloat16)
     params = jnp.ones(1, jnp.bfloat16)
-    _, _, gradient = update._accumulate(loss, params, (ones, ones), 400, None)
+    _, _, gradient = update._accumulate(loss, params, None, (ones, ones), 400, None)
     assert gradient.dtype == jnp.float32 and gradient[0] == 400
 
 

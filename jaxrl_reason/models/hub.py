@@ -1,0 +1,72 @@
+"""Checkpoints of the Hugging Face hub, by id: fetched into the local cache as a plain folder.
+
+Host side. Reads: the network, the cache of huggingface_hub (HF_HOME). Writes: that cache. Only weights in safetensors,
+JSON and tokenizer files are asked for: no code, no pickle.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+# No "*": folders inside a repository hold weights in other formats.
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether this can only be an id on the hub: "owner/name" or "owner/name@revision", and nothing on this disk.
+
+    Example:
+      >>> is_hub_id("Qwen/Qwen3-0.6B"), is_hub_id("Qwen/Qwen3-0.6B@main"), is_hub_id("runs/a/policy"), is_hub_id("tiny")
+      (True, True, False, False)
+    """
+    # A folder that is misspelt is no id where its parent is here.
+    return bool(_ID.fullmatch(source)) and not pathlib.Path(source).parent.exists()
+
+
+def fetch(source: str) -> pathlib.Path:
+    """Folder of a checkpoint of the hub; what the cache has already is not fetched again.
+
+    Args:
+      source: "owner/name", or "owner/name@revision" with a branch, tag or commit.
+    Returns:
+      The folder in the cache.
+    Raises:
+      FileNotFoundError: no such repository or revision, no access to it, or no network and nothing in the cache.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    name, _, revision = source.partition("@")
+    try:
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision or None, allow_patterns=list(FILES)
+        )
+    except errors.GatedRepoError as error:
+        raise FileNotFoundError(
+            f"{source}: its owner must grant access; ask on https://huggingface.co/{name}, then set HF_TOKEN"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{source}: is neither a folder here nor a repository or revision on the hub (private ones need HF_TOKEN)"
+        ) from error
+    except Exception as error:  # of an HTTP library that changes with the version
+        raise FileNotFoundError(
+            f"{source}: is no folder here, and cannot be fetched from the hub ({type(error).__name__}). Fetch it where"
+            f" there is a network, with `hf download {name}`, and set model.source to its folder"
+        ) from error
+    return pathlib.Path(folder)
