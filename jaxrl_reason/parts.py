@@ -24,7 +24,7 @@ from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models import transformer
 from jaxrl_reason.rollout import batching
-from jaxrl_reason.types import Params, Row, TrainBatch, TrainState, VerifyFn
+from jaxrl_reason.types import Companion, Params, Row, TrainBatch, TrainState, VerifyFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,23 +124,8 @@ def _pieces(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
 
 
 def state_shardings(run: Run, state: TrainState) -> TrainState:
-    """Where each array of the state lives: optimizer moments beside their parameters, the rest everywhere."""
-    axes = transformer.logical_axes(run.policy.config)
-    params = sharding.param_shardings(run.mesh, axes, state.params)
-    everywhere = sharding.replicated(run.mesh)
-    leaves = jax.tree_util.tree_leaves_with_path(state.params)
-    places = dict(zip((path for path, _ in leaves), jax.tree.leaves(params), strict=True))
-    shapes = {path: x.shape for path, x in leaves}
-
-    # A moment lies in the optimizer's state under the path of its parameter, however the optimizer is chained.
-    def place(path: tuple, x: jax.Array) -> jax.sharding.Sharding:
-        for start in range(len(path)):
-            if shapes.get(path[start:]) == x.shape:
-                return places[path[start:]]
-        return everywhere
-
-    moments = jax.tree_util.tree_map_with_path(place, state.opt_state)
-    return TrainState(everywhere, params, moments, everywhere)
+    """Where each array of the state lives."""
+    return sharding.state_shardings(run.mesh, transformer.logical_axes(run.policy.config), state)
 
 
 def first_state(run: Run, optimizer: Any, params: Params | None = None) -> TrainState:
@@ -162,9 +147,16 @@ def place_batch(run: Run, batch: TrainBatch) -> TrainBatch:
 
 
 def start(
-    run: Run, optimizer: Any, store: checkpoint.Checkpoints, *, resume: bool
+    run: Run,
+    optimizer: Any,
+    store: checkpoint.Checkpoints,
+    *,
+    resume: bool,
+    companion: TrainState | None = None,
 ) -> tuple[TrainState, Progress]:
     """First state of the run, or its latest checkpoint; priorities at the top of `checkpoint`.
+
+    `companion` is the first state of the method's second model, which the run's state holds.
 
     Raises:
       FileExistsError: the folder holds a run and `resume` is False.
@@ -183,7 +175,7 @@ def start(
     if jax.process_index() == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
         saved.write_text(config_lib.to_json(run.config))
-    state = first_state(run, optimizer)
+    state = first_state(run, optimizer)._replace(companion=companion)
     if store.latest_step() is None:
         if resume:
             print(f"{run.folder}: no checkpoint yet; starting at update 0")
@@ -295,7 +287,12 @@ _TIMED_AS = {"policy": "generate", "locate": "locate"}
 
 
 def bind_stages(
-    run: Run, params: Params, key: jax.Array, verify: VerifyFn, clock: timing.Clock
+    run: Run,
+    params: Params,
+    key: jax.Array,
+    verify: VerifyFn,
+    clock: timing.Clock,
+    companion: Companion | None = None,
 ) -> base.Stages:
     """The functions that a method may call, with this update's parameters and key in them, timed."""
     engine, tokenizer, task = run.engine, run.policy.tokenizer, run.task
@@ -316,6 +313,10 @@ def bind_stages(
     def score(prompts, completions):
         with clock.time("score"):
             return engine.score(params, prompts, completions, temperature=temperature)
+
+    def reference(prompts, completions):
+        with clock.time("score"):
+            return engine.score(run.policy.params, prompts, completions, temperature=temperature)
 
     def timed_verify(problems, texts):
         with clock.time("verify"):
@@ -345,6 +346,8 @@ def bind_stages(
         first_error=getattr(task, "first_error", None),
         answer_marker=task.answer_marker,
         step_separator=task.step_separator,
+        reference=reference,
+        companion=companion,
     )
 
 

@@ -21,9 +21,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxrl_reason import checkpoint, evaluate, metrics, parts, timing
+from jaxrl_reason import checkpoint, companions, evaluate, metrics, parts, timing
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.methods import base
+from jaxrl_reason.rollout import batching
 from jaxrl_reason.types import Problem, TrainState, VerifyFn
 
 
@@ -63,7 +64,10 @@ def train(
     optimizer = parts.make_optimizer(run)
     update_fn = update_fn or parts.make_update(run, optimizer)
     store = checkpoint.Checkpoints(run.folder / "checkpoints", keep=config.train.keep_checkpoints)
-    state, progress = parts.start(run, optimizer, store, resume=resume)
+    second = companions.make(run)  # PRIME's reward model, PPO's critic; None for all others
+    state, progress = parts.start(
+        run, optimizer, store, resume=resume, companion=second and second.first_state()
+    )
     if writers is None:
         writers = metrics.open_writers(
             run.folder,
@@ -90,7 +94,8 @@ def train(
             update, spent = progress.update, run.engine.generated_tokens
             key = jax.random.fold_in(state.key, update)
             rng = np.random.default_rng([config.seed, update])
-            stages = parts.bind_stages(run, state.params, key, verify, clock)
+            companion = second and second.bind(state.companion, clock)
+            stages = parts.bind_stages(run, state.params, key, verify, clock, companion)
 
             # HOST, DEVICE, HOST: problems, completions, verdicts; refilled while groups give no signal.
             writers.phase("sampling")
@@ -100,13 +105,14 @@ def train(
             # The method decides which rows are trained, on which tokens, with what advantage and weight.
             writers.phase("repairing" if config.method.name == "iop" else "building")
             built = run.method.build(groups, stages, rng)
+            state = state._replace(companion=built.companion)
 
             # DEVICE: optimizer updates, compiled once.
             writers.phase("updating")
             with clock.time("update"):
                 trained = 0
                 results: dict[str, float] = {}
-                for rows in minibatches(built.rows, config.optim.minibatches, rng):
+                for rows in batching.minibatches(built.rows, config.optim.minibatches, rng):
                     batch = parts.to_batch(run, rows, stages)
                     state, results = update_fn(state, parts.place_batch(run, batch))
                     results = {name: float(value) for name, value in results.items()}
@@ -215,14 +221,6 @@ def mismatch_metrics(groups: Sequence[base.Group], stages: base.Stages) -> dict[
         "mismatch/kl": float(np.mean(np.expm1(difference) - difference)),
         "mismatch/prob_error": float(np.mean(np.exp(np.abs(difference)))),
     }
-
-
-def minibatches(rows: Sequence[Any], num: int, rng: np.random.Generator) -> list[list[Any]]:
-    """Rows in `num` parts, shuffled where there is more than one; an empty batch is one empty part."""
-    if num == 1:
-        return [list(rows)]
-    order = rng.permutation(len(rows))
-    return [[rows[i] for i in part] for part in np.array_split(order, num)]
 
 
 def _finished(config: ml_collections.ConfigDict, progress: parts.Progress) -> bool:
