@@ -35,6 +35,10 @@ def base() -> ml_collections.ConfigDict:
     c.locate = config_methods.locate()
     c.vppo = config_methods.vppo()
     c.srl = config_methods.srl()
+    c.mixed = config_methods.mixed()
+    c.rts = config_methods.rts()
+    c.prime = config_methods.prime()
+    c.ppo = config_methods.ppo()
     c.cliff = config_methods.cliff()
     c.iop = config_methods.iop()
     c.loss = _loss()
@@ -107,6 +111,10 @@ def _loss() -> ml_collections.ConfigDict:
     c.kl_estimator = "k3"  # k1 | k2 | k3
     c.entropy_coef = 0.0  # >= 0, bonus
     c.old_logprobs = "recomputed"  # recomputed | behavior: what the ratio divides by
+    c.mismatch = "none"  # none | tis | icepop: weights trainer / sampler probability, cut | masked
+    c.mismatch_level = "token"  # token | sequence: whose probability
+    c.mismatch_low = 0.5  # alpha in [0, 1]: icepop masks ratios below it
+    c.mismatch_high = 5.0  # >= 1: tis cuts ratios here, icepop masks those above it
     c.vocab_chunk = 4096  # vocabulary columns held at once in log-probs, >= 1
     return c
 

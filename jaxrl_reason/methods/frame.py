@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from jaxrl_reason.algos import advantages as algos_advantages
+from jaxrl_reason.algos import mismatch
 from jaxrl_reason.credit import segment
 from jaxrl_reason.methods import base
 from jaxrl_reason.types import Completion, Row, TrainState
@@ -54,8 +55,14 @@ class Completions:
             return base.Built([], {}, [], stages.companion and stages.companion.state)
         credit = self.credit(groups, stages, rng)
         rows = completion_rows(self.config, groups, credit.advantages, stages, gates=credit.gates)
+        metrics = credit.metrics
+        if self.config.loss.mismatch != "none":
+            rows, found = correct_mismatch(
+                self.config, rows, base.completions(groups), width=self.completion_tokens
+            )
+            metrics = metrics | found
         records = completion_records(groups, credit.advantages, stages)
-        return base.Built(rows, credit.metrics, records, credit.companion)
+        return base.Built(rows, metrics, records, credit.companion)
 
 
 def spread(values: np.ndarray, completions: Sequence[Completion]) -> list[np.ndarray]:
@@ -137,6 +144,40 @@ def completion_rows(
         Row(prompt, c.tokens, gate=gate, advantages=advantage, old_logprobs=logprobs)
         for prompt, c, gate, advantage, logprobs in zip(*columns, strict=True)
     ]
+
+
+def correct_mismatch(
+    config: ml_collections.ConfigDict,
+    rows: Sequence[Row],
+    completions: Sequence[Completion],
+    *,
+    width: int,
+) -> tuple[list[Row], dict[str, float]]:
+    """Rows whose advantages are weighed by trainer over sampler probability, by `loss.mismatch`.
+
+    Args:
+      config: `loss.mismatch*` are read; `loss.mismatch` is not none.
+      rows: their `old_logprobs` are the trainer's.
+      completions: what each row was made of; their log-probs are the sampler's.
+      width: most tokens of a completion.
+    Returns:
+      (rows, `mismatch/*` metrics of the raw ratios and of what was cut).
+    """
+    trainer, mask = padded([row.old_logprobs for row in rows], width)
+    sampler, _ = padded([c.logprobs for c in completions], width)
+    settings = config.loss
+    ratios = mismatch.LEVELS[settings.mismatch_level](
+        jnp.asarray(trainer), jnp.asarray(sampler), jnp.asarray(mask)
+    )
+    weights = mismatch.CORRECTIONS[settings.mismatch](
+        ratios, low=settings.mismatch_low, high=settings.mismatch_high
+    )
+    found = mismatch.statistics(ratios, weights, jnp.asarray(mask))
+    weighed = [
+        dataclasses.replace(row, advantages=row.advantages * weight)
+        for row, weight in zip(rows, unpadded(np.asarray(weights), completions), strict=True)
+    ]
+    return weighed, {f"mismatch/{name}": float(value) for name, value in found.items()}
 
 
 def completion_records(
