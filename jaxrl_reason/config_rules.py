@@ -265,15 +265,7 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         problems.append(
             "task.step_end = 'separator': thoughts may hold separators; set task.think to False, or step_end to eos"
         )
-    if c.method.name in TOKEN_WISE and c.advantage.whiten == "rows":
-        problems.append(
-            f"advantage.whiten = 'rows': {c.method.name} has an advantage per token; choose tokens or none"
-        )
-    if c.prime.min_accuracy > c.prime.max_accuracy:
-        problems.append(
-            f"prime.min_accuracy = {c.prime.min_accuracy}: must be <= prime.max_accuracy = {c.prime.max_accuracy}"
-        )
-    problems += _mismatch_problems(c)
+    problems += _token_weight_problems(c)
     if c.loss.dual_clip != 0 and c.loss.dual_clip <= 1:
         problems.append(f"loss.dual_clip = {c.loss.dual_clip}: must be 0 (off) or > 1")
     if c.mesh.fsdp == 0:
@@ -291,8 +283,17 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
     return problems
 
 
-def _mismatch_problems(c: ml_collections.ConfigDict) -> list[str]:
+def _token_weight_problems(c: ml_collections.ConfigDict) -> list[str]:
+    """Of methods with an advantage per token, and of weights per token."""
     problems = []
+    if c.method.name in TOKEN_WISE and c.advantage.whiten == "rows":
+        problems.append(
+            f"advantage.whiten = 'rows': {c.method.name} has an advantage per token; choose tokens or none"
+        )
+    if c.prime.min_accuracy > c.prime.max_accuracy:
+        problems.append(
+            f"prime.min_accuracy = {c.prime.min_accuracy}: must be <= prime.max_accuracy = {c.prime.max_accuracy}"
+        )
     if c.loss.mismatch != "none" and c.loss.old_logprobs == "behavior":
         problems.append(
             f"loss.mismatch = {c.loss.mismatch!r}: needs loss.old_logprobs = 'recomputed', since it weighs by the ratio"

@@ -162,19 +162,7 @@ def start(
       FileExistsError: the folder holds a run and `resume` is False.
       ValueError: resumed with a config that would change what was already trained.
     """
-    saved = run.folder / "config.json"
-    if (saved.exists() or store.latest_step() is not None) and not resume:
-        raise FileExistsError(
-            f"{run.folder} already holds a run; go on with --resume,"
-            " or choose another --config.run_dir"
-        )
-    if saved.exists():
-        _check_same_config(saved, run.config)
-    elif resume:
-        raise FileNotFoundError(f"{run.folder} holds no run to resume; start it without --resume")
-    if jax.process_index() == 0:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        saved.write_text(config_lib.to_json(run.config))
+    claim(run.folder, run.config, resume=resume, begun=store.latest_step() is not None)
     state = first_state(run, optimizer)._replace(companion=companion)
     if store.latest_step() is None:
         if resume:
@@ -182,6 +170,27 @@ def start(
         return state, Progress()
     state, meta = store.restore(state)
     return state, Progress(**meta)
+
+
+def claim(
+    folder: pathlib.Path, config: ml_collections.ConfigDict, *, resume: bool, begun: bool = False
+) -> None:
+    """Write config.json, or make sure that the one that is there, with `resume`, is of the same run.
+
+    Raises: as `start`.
+    """
+    saved = folder / "config.json"
+    if (saved.exists() or begun) and not resume:
+        raise FileExistsError(
+            f"{folder} already holds a run; go on with --resume, or choose another --config.run_dir"
+        )
+    if saved.exists():
+        _check_same_config(saved, config)
+    elif resume:
+        raise FileNotFoundError(f"{folder} holds no run to resume; start it without --resume")
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        saved.write_text(config_lib.to_json(config))
 
 
 # Fields that a resumed run may change: they decide how long it runs and what it writes, not what it computes.
@@ -310,13 +319,12 @@ def bind_stages(
                 prefixes=prefixes,
             )
 
-    def score(prompts, completions):
-        with clock.time("score"):
-            return engine.score(params, prompts, completions, temperature=temperature)
+    def scorer(params):
+        def score(prompts, completions):
+            with clock.time("score"):
+                return engine.score(params, prompts, completions, temperature=temperature)
 
-    def reference(prompts, completions):
-        with clock.time("score"):
-            return engine.score(run.policy.params, prompts, completions, temperature=temperature)
+        return score
 
     def timed_verify(problems, texts):
         with clock.time("verify"):
@@ -335,7 +343,7 @@ def bind_stages(
 
     return base.Stages(
         sample=sample,
-        score=score,
+        score=scorer(params),
         verify=timed_verify,
         align=align,
         policy_prompt=policy_prompt,
@@ -346,7 +354,7 @@ def bind_stages(
         first_error=getattr(task, "first_error", None),
         answer_marker=task.answer_marker,
         step_separator=task.step_separator,
-        reference=reference,
+        reference=scorer(run.policy.params),
         companion=companion,
     )
 

@@ -2,7 +2,8 @@
 
 Host side; drives the device. Reads: a policy, problems, checkpoints. Writes: the run folder
 
-    config.json  metrics.jsonl  tensorboard/  rollouts/update_N.jsonl  checkpoints/N/  policy/  (report.html)
+    config.json  metrics.jsonl  tensorboard/  rollouts/update_N.jsonl  eval/update_N.json  checkpoints/N/  policy/
+    (report.html), and for a config with phases such a folder in it for each: phase_1/  phase_2/
 
 Every stage can be replaced: `train(config, method=mine)` in a notebook is a fork.
 """
@@ -21,7 +22,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxrl_reason import checkpoint, companions, evaluate, metrics, parts, timing
+from jaxrl_reason import checkpoint, companions, evaluate, metrics, parts, phases, timing
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.methods import base
 from jaxrl_reason.rollout import batching
@@ -59,6 +60,13 @@ def train(
       FloatingPointError: the loss or a gradient is not finite; names update, tensors and last checkpoint.
     """
     config_lib.validate(config)
+    if config.then:
+        replaced = (task, policy, method, update_fn, writers)
+        if any(x is not None for x in replaced):
+            raise ValueError(
+                "a config with phases makes its own parts; train each of config.phases(config) with yours"
+            )
+        return _train_phases(config, verify=verify, mesh=mesh, resume=resume)
     run = parts.make_run(config, task=task, policy=policy, method=method, mesh=mesh)
     verify = verify or run.task.verify
     optimizer = parts.make_optimizer(run)
@@ -86,7 +94,7 @@ def train(
 
         if progress.update == 0:
             writers.phase("evaluating")
-            writers.write(0, evaluate.in_loop(run, state.params))
+            writers.write(0, evaluate.in_loop(run, state.params, 0))
             store.save(0, state, progress.to_dict())
 
         while not _finished(config, progress) and not stop.is_set():
@@ -133,7 +141,7 @@ def train(
                 or _finished(config, progress)
             ):
                 writers.phase("evaluating")
-                line |= evaluate.in_loop(run, state.params)
+                line |= evaluate.in_loop(run, state.params, progress.update)
             writers.write(progress.update, line)
             if progress.update % config.train.log_rollouts_every == 0 or progress.update == 1:
                 _write_records(run, progress.update, built.records)
@@ -144,6 +152,46 @@ def train(
 
         parts.save_policy(run, state.params)
     return run.folder, state
+
+
+def _train_phases(
+    config: ml_collections.ConfigDict, *, resume: bool, **options: Any
+) -> tuple[pathlib.Path, TrainState]:
+    """Each phase as a run of its own, from the parameters of the one before; then the whole as one run folder.
+
+    `train.max_generated_tokens` counts the tokens of all phases so far. A SIGTERM ends the phase that runs. With
+    `resume`, a phase that is complete has no update left to do.
+    """
+    folder = pathlib.Path(config.run_dir)
+    parts.claim(folder, config, resume=resume)
+    spent = 0
+    for phase in config_lib.phases(config):
+        budget, own = phase.train.max_generated_tokens, pathlib.Path(phase.run_dir)
+        if budget and budget <= spent:
+            raise ValueError(
+                f"{own}: the phases before have spent {spent} of train.max_generated_tokens = {budget}; raise it, or"
+                " lower their train.num_updates"
+            )
+        phase.train.max_generated_tokens = budget and budget - spent
+        _, state = train(phase, resume=(own / "config.json").exists(), **options)
+        if not is_complete(phase):
+            return folder, state
+        last = metrics.read_metrics(own / "metrics.jsonl")[-1]
+        spent += int(last["perf/generated_tokens"])
+    phases.join(config)
+    return folder, state
+
+
+def is_complete(config: ml_collections.ConfigDict) -> bool:
+    """Whether the run in `config.run_dir` has reached its last update or its token budget, and left its policy."""
+    folder = pathlib.Path(config.run_dir)
+    if not (folder / "policy").exists():
+        return False
+    if config.then:  # the policy of the whole is written at the very end
+        return True
+    last = metrics.read_metrics(folder / "metrics.jsonl")[-1]
+    done = parts.Progress(last["update"], int(last.get("perf/generated_tokens", 0)))
+    return _finished(config, done)
 
 
 def collect(

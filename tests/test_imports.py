@@ -28,9 +28,10 @@ _TOOLS = {"ops", "sharding", "metrics", "timing", "tasks", "verify"}
 _MIDDLE = {"models", "algos", "credit"}
 MAY_IMPORT = {
     "types": set(),
-    "config": {"types", "config_rules", "config_methods"},
+    "config": {"types", "config_rules", "config_methods", "config_phases"},
     "config_rules": set(),
     "config_methods": set(),
+    "config_phases": {"config_rules"},
     **{unit: _GROUND | _TOOLS for unit in _TOOLS},
     "models": _GROUND | _TOOLS | {"models", "algos", "credit"},
     # What needs a network is handed in: sample_fn, score_fn, verify_fn.
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "checkpoint": _GROUND | _TOOLS,
 }
 # Above them: may import everything but each other's callers.
-PARTS = {"parts", "companions"}  # the parts of a run, made from its config
+PARTS = {"parts", "companions", "phases"}  # the parts of a run, made from its config
 PROGRAMS = {"train", "sft", "evaluate", "report", "demo"}
 FRONT = {"cli", "__main__"}
 
