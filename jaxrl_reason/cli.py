@@ -1,4 +1,4 @@
-"""The command line: `jaxrl-reason train | sft | evaluate | export | report | demo`.
+"""The command line: `jaxrl-reason train | sft | evaluate | compare | export | report | demo`.
 
 Host side. Reads: arguments, config files. Writes: messages to standard error; results of `evaluate`
 and `report` to standard output. Exit status: 0 done, 1 the work failed, 2 the request was wrong; no
@@ -131,6 +131,8 @@ def _make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--k", type=int, nargs="+", default=None, metavar="K", help="k of pass@k; default: 1"
     )
+    compare = add("compare", _compare, "run several configs over seeds and report", config=False)
+    _add_compare_arguments(compare)
     export = add("export", _export, "write a policy as a Hugging Face checkpoint", config=False)
     _add_export_arguments(export)
     report = add("report", _report, "write an HTML page that compares runs", config=False)
@@ -146,6 +148,24 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--run_dir", default="runs/demo", metavar="FOLDER", help="default: runs/demo")
     return parser
+
+
+def _add_compare_arguments(compare: argparse.ArgumentParser) -> None:
+    compare.epilog = _FIELDS_HELP
+    compare.add_argument("configs", nargs="+", metavar="FILE", help="config files; the first leads")
+    compare.add_argument(
+        "--out", required=True, metavar="FOLDER", help="of the runs and the report"
+    )
+    compare.add_argument("--seeds", type=int, default=3, help="runs of each config; default: 3")
+    compare.add_argument(
+        "--tokens", type=int, default=0, help="generated tokens of each run; default: the configs'"
+    )
+    compare.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes at a time, each on a core of its own; 0: this one; default: 1",
+    )
 
 
 def _add_export_arguments(export: argparse.ArgumentParser) -> None:
@@ -212,6 +232,21 @@ def _evaluate(options: argparse.Namespace, assignments: Sequence[str]) -> None:
         seed=config.eval.seed,
     )
     print(json.dumps(results, indent=2))
+
+
+def _compare(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    _prepare_process(options)
+    from jaxrl_reason import compare
+
+    page = compare.compare(
+        options.configs,
+        options.out,
+        seeds=options.seeds,
+        tokens=options.tokens,
+        overrides=assignments,
+        workers=options.workers,
+    )
+    print(page)
 
 
 def _export(options: argparse.Namespace, assignments: Sequence[str]) -> None:

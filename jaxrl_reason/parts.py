@@ -24,7 +24,7 @@ from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models import transformer
 from jaxrl_reason.rollout import batching
-from jaxrl_reason.types import Companion, Params, Row, TrainBatch, TrainState, VerifyFn
+from jaxrl_reason.types import Companion, Params, Row, ScoreFn, TrainBatch, TrainState, VerifyFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,13 +319,6 @@ def bind_stages(
                 prefixes=prefixes,
             )
 
-    def scorer(params):
-        def score(prompts, completions):
-            with clock.time("score"):
-                return engine.score(params, prompts, completions, temperature=temperature)
-
-        return score
-
     def timed_verify(problems, texts):
         with clock.time("verify"):
             return verify(problems, texts)
@@ -343,7 +336,7 @@ def bind_stages(
 
     return base.Stages(
         sample=sample,
-        score=scorer(params),
+        score=_scorer(run, params, clock),
         verify=timed_verify,
         align=align,
         policy_prompt=policy_prompt,
@@ -354,9 +347,19 @@ def bind_stages(
         first_error=getattr(task, "first_error", None),
         answer_marker=task.answer_marker,
         step_separator=task.step_separator,
-        reference=scorer(run.policy.params),
+        reference=_scorer(run, run.policy.params, clock),
         companion=companion,
     )
+
+
+def _scorer(run: Run, params: Params, clock: timing.Clock) -> ScoreFn:
+    def score(prompts, completions):
+        with clock.time("score"):
+            return run.engine.score(
+                params, prompts, completions, temperature=run.config.rollout.temperature
+            )
+
+    return score
 
 
 class Writers:

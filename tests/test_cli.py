@@ -66,16 +66,17 @@ def test_help_is_fast_and_lists_the_commands(tmp_path: pathlib.Path):
     done = run("--help", cwd=tmp_path)
     assert time.monotonic() - start < 2.0  # jax alone takes about one; about 0.1 measured
     assert done.returncode == 0
-    for command in ("train", "sft", "evaluate", "report", "demo"):
+    for command in ("train", "sft", "evaluate", "compare", "report", "demo"):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "sft", "evaluate", "report", "demo"])
+@pytest.mark.parametrize("command", ["train", "sft", "evaluate", "compare", "report", "demo"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]):
     assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: jaxrl-reason {command}")
-    assert ("--config.loss.clip_high=0.28" in text) == (command in ("train", "sft", "evaluate"))
+    takes_fields = command in ("train", "sft", "evaluate", "compare")
+    assert ("--config.loss.clip_high=0.28" in text) == takes_fields
 
 
 def test_heavy_libraries_wait_until_a_command_needs_them():
@@ -94,6 +95,8 @@ def test_heavy_libraries_wait_until_a_command_needs_them():
         (["train"], "--config"),
         (["train", "--config=c.py", "--resum"], "--resum"),
         (["report"], "RUN"),
+        (["compare", "--out=x"], "FILE"),
+        (["compare", "none.py", "--out=x"], "none.py: no such config file"),
         (["report", "runs/a", "--config.seed=1"], "--config.seed=1"),
         (["train", "--config=none.py"], "none.py: no such config file"),
     ],
