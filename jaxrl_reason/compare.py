@@ -10,6 +10,7 @@ be given again and again. Every run is evaluated on the same problems, so that d
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import html
@@ -145,11 +146,11 @@ def is_done(job: Job) -> bool:
 
 def run_job(job: Job) -> str:
     """Begin a run, or go on with it; its console is a file of its own."""
-    config = job_config(job)
-    folder = pathlib.Path(job.folder)
+    config, folder = job_config(job), pathlib.Path(job.folder)
     resume = (folder / "config.json").exists()
-    writers = None if config.then else [metrics.JsonlWriter(folder / "metrics.jsonl")]
-    train.train(config, resume=resume, writers=writers)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "console.log").open("a") as log, contextlib.redirect_stdout(log):
+        train.train(config, resume=resume)
     return job.folder
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -85,7 +86,7 @@ def padded(
     return out, mask
 
 
-def unpadded(values: np.ndarray, completions: Sequence[Completion]) -> list[np.ndarray]:
+def unpadded(values: np.ndarray | jax.Array, completions: Sequence[Completion]) -> list[np.ndarray]:
     """Rows of a [B, width] array without their padding, float32."""
     return [
         np.asarray(row[: len(c.tokens)], np.float32)
@@ -94,7 +95,7 @@ def unpadded(values: np.ndarray, completions: Sequence[Completion]) -> list[np.n
 
 
 def whiten_tokens(
-    config: ml_collections.ConfigDict, advantages: np.ndarray, mask: np.ndarray
+    config: ml_collections.ConfigDict, advantages: np.ndarray | jax.Array, mask: np.ndarray
 ) -> np.ndarray:
     """[B, width] advantages with mean 0 and std 1 over all tokens of the mask; 0 elsewhere."""
     settings = config.advantage
@@ -175,7 +176,7 @@ def correct_mismatch(
     found = mismatch.statistics(ratios, weights, jnp.asarray(mask))
     weighed = [
         dataclasses.replace(row, advantages=row.advantages * weight)
-        for row, weight in zip(rows, unpadded(np.asarray(weights), completions), strict=True)
+        for row, weight in zip(rows, unpadded(weights, completions), strict=True)
     ]
     return weighed, {f"mismatch/{name}": float(value) for name, value in found.items()}
 
