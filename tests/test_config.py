@@ -146,7 +146,7 @@ def test_all_problems_of_a_config_are_in_one_error():
         (["prime.min_accuracy=0.9"], "must be <= prime.max_accuracy = 0.8"),
         (["then=[1]"], "must be a JSON list"),
         (['then=[{"loss.clip_hihg": 1}]'], "phase 2: loss.clip_hihg: no such field; did you mean"),
-        (['then=[{"loss.clip_low": 1}]'], r"phase 2: loss.clip_low = 1: must be in \[0, 1\)"),
+        (['then=[{"loss.clip_low": 1}]'], r"phase 2: loss.clip_low = 1.0: must be in \[0, 1\)"),
         (['then=[{"seed": 1}]'], "phase 2: seed is the same in all phases"),
         (['then=[{}, {"method.name": "grpo"}]'], "phase 3: loss.ratio = 'sequence': grpo means"),
     ],

@@ -37,7 +37,7 @@ def token_ratios(
       float32, without gradient; 1 outside mask.
     Example:
       >>> trainer, sampler = jnp.log(jnp.array([[0.5, 0.2]])), jnp.log(jnp.array([[0.25, 0.4]]))
-      >>> print(token_ratios(trainer, sampler, jnp.ones((1, 2), bool)))
+      >>> print(token_ratios(trainer, sampler, jnp.ones((1, 2), bool)).round(4))
       [[2.  0.5]]
     """
     log_ratio = _log_ratio(trainer, sampler, mask)
@@ -53,7 +53,7 @@ def sequence_ratios(
 
     Example:
       >>> trainer, sampler = jnp.log(jnp.array([[0.5, 0.1]])), jnp.log(jnp.array([[0.25, 0.4]]))
-      >>> print(sequence_ratios(trainer, sampler, jnp.ones((1, 2), bool)))
+      >>> print(sequence_ratios(trainer, sampler, jnp.ones((1, 2), bool)).round(4))
       [[0.5 0.5]]
     """
     total = jnp.sum(_log_ratio(trainer, sampler, mask), axis=1, keepdims=True)

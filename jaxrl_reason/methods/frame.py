@@ -78,7 +78,7 @@ def padded(
     values: Sequence[np.ndarray], width: int, fill: float | int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """([B, width] values, [B, width] bool mask) of one array per completion; one shape for all updates."""
-    out = np.full((len(values), width), fill, np.result_type(*values))
+    out = np.full((len(values), width), fill, values[0].dtype)
     mask = np.zeros(out.shape, bool)
     for i, value in enumerate(values):
         out[i, : len(value)] = value

@@ -10,7 +10,7 @@ from jaxrl_reason.methods import base
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.ops import alignment
 from jaxrl_reason.tasks import arithmetic
-from jaxrl_reason.types import Completion, PairAlignment, Problem
+from jaxrl_reason.types import Completion, PairAlignment, Problem, TrainState
 
 TASK = arithmetic.Arithmetic(length=4, modulus=10, operators="+")
 TOKENIZER = tokenizers.arithmetic_tokenizer()
@@ -87,7 +87,7 @@ class Companion:
 
     @property
     def state(self):
-        return "state after training" if self.trained else "state"
+        return TrainState(len(self.trained), None, None, None)
 
     def predict(self, prompts, completions):
         self.predictions_before_training += not self.trained

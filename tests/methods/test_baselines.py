@@ -69,7 +69,7 @@ def test_prime_teaches_the_outcomes_first_and_then_pays_by_the_model():
     assert right[11] == pytest.approx(-0.2 / 3 + 1, abs=1e-5)
     assert wrong[0] == pytest.approx(0.2 - 3 * 0.2 / 12 - 1, abs=1e-5)
     assert built.metrics["process/implicit_reward_right"] == pytest.approx(0.2)
-    assert built.companion == "state after training"
+    assert built.companion == prm.state
 
 
 def test_prime_drops_groups_that_are_too_easy_or_too_hard():

@@ -50,7 +50,8 @@ def build(name: str, *groups: base.Group, **changes) -> dict:
     built = method_of(name, **changes).build(
         groups, helpers.stages(script, companion), np.random.default_rng(0)
     )
-    assert built.companion == (companion and "state after training")
+    assert built.companion == (companion and companion.state)
+    assert not companion or len(companion.trained) == len(built.rows)
     assert all(np.isfinite(v) for v in built.metrics.values())
     rows = {}
     for row in built.rows:
@@ -118,7 +119,7 @@ def test_no_groups_make_no_rows(name):
     stages = helpers.stages(helpers.Script(), companion)
     built = method_of(name).build([], stages, np.random.default_rng(0))
     assert built.rows == [] and built.records == []
-    assert built.companion == (companion and "state"), "what was learned is not lost"
+    assert built.companion == (companion and companion.state), "what was learned is not lost"
 
 
 def advantages_of(name: str, *groups: base.Group, **changes) -> np.ndarray:
@@ -139,7 +140,7 @@ def advantages_of(name: str, *groups: base.Group, **changes) -> np.ndarray:
         ("mixed", "grpo", {"mixed__process_share": 0.0}),
         ("prime", "rloo", {}),  # reward model = reference: no step is worth anything
         ("vppo", "dr_grpo", {"vppo__alpha": 0.0}),
-        # No value, and the discount 1: every token has the return of the whole.
+        # Values are the same everywhere, and the discount is 1: every token has the return of the whole.
         ("ppo", "reinforce_pp", {}),
     ],
 )
