@@ -127,13 +127,15 @@ def job_config(job: Job) -> ml_collections.ConfigDict:
     """
     config = config_lib.load(job.config_file, job.overrides)
     last = config_lib.phases(config)[-1]
-    if last.optim.schedule == "constant":
-        if not config.then:
-            config.train.num_updates = _MANY_UPDATES
-        else:
-            later = json.loads(config.then)
-            later[-1]["train.num_updates"] = _MANY_UPDATES
-            config.then = json.dumps(later)
+    endless = {"train.num_updates": _MANY_UPDATES} if last.optim.schedule == "constant" else {}
+    if config.then:
+        later = json.loads(config.then)
+        for changes in later:  # the budget is that of all phases together
+            changes.pop("train.max_generated_tokens", None)
+        later[-1] |= endless
+        config.then = json.dumps(later)
+    else:
+        config.update_from_flattened_dict(endless)
     return config_lib.validate(config)
 
 

@@ -44,7 +44,8 @@ def train(
     """Train a policy; returns the run folder and the final state.
 
     Args:
-      config: from `config.load` or `config.base`; see there for every field.
+      config: from `config.load` or `config.base`; see there for every field. With phases (`config.in_phases`) each is
+        trained in turn, in a run folder of its own, and only `verify`, `mesh` and `resume` may be given.
       task: problems and verdicts; default `config.task`.
       policy: where to start; default `config.model.source`.
       method: rows of an update; default `config.method`.
@@ -58,6 +59,7 @@ def train(
     Raises:
       FileExistsError: the run folder holds a run and `resume` is False.
       FloatingPointError: the loss or a gradient is not finite; names update, tensors and last checkpoint.
+      ValueError: a part is given for a config with phases, or nothing of the token budget is left for a phase.
     """
     config_lib.validate(config)
     if config.then:
