@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import argparse
 import collections
-import concurrent.futures
 import dataclasses
 import json
 import math
-import multiprocessing
-import os
 import pathlib
 import platform
 import statistics
@@ -28,8 +25,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from jaxrl_reason import compare, evaluate, metrics, parts, sft, tasks, train
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import evaluate, metrics, parts, sft, tasks, train
 from jaxrl_reason.methods import iop
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.types import Completion
@@ -137,24 +134,9 @@ def run_job(job: tuple[str, str, list[str]]) -> str:
     return folder
 
 
-def take_core(queue: multiprocessing.Queue) -> None:
-    """Each worker keeps to one core, so that two workers do not fight for both."""
-    os.sched_setaffinity(0, {queue.get()})
-
-
-def run_all(jobs: dict[str, tuple[str, list[str]]], workers: int) -> None:
-    """Every job that has not been run to its end."""
-    waiting = [(f, *job) for f, job in jobs.items() if not (pathlib.Path(f) / "policy").exists()]
-    if not waiting:
-        return
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    cores = sorted(os.sched_getaffinity(0))[:workers]
-    for core in cores:
-        queue.put(core)
-    with concurrent.futures.ProcessPoolExecutor(len(cores), context, take_core, (queue,)) as pool:
-        for number, folder in enumerate(pool.map(run_job, waiting), 1):
-            print(f"{number}/{len(waiting)} {folder}", flush=True)
+def is_complete(job: tuple[str, str, list[str]]) -> bool:
+    """Whether a run has left its policy."""
+    return (pathlib.Path(job[0]) / "policy").exists()
 
 
 def curve(folder: pathlib.Path) -> dict[str, list[float]]:
@@ -253,33 +235,28 @@ def first_reaching(curves: list[dict], against: str, target: float) -> float | N
     return float(grid[reached[0]]) if len(reached) else None
 
 
-def mean_std(values: list[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; 0 for one value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
 def summarise(arms: dict[str, list[dict]]) -> dict[str, dict]:
     """What the table shows of each arm."""
     reference = arms[next(iter(arms))]  # GSPO
-    target = mean_std([c["sampled"][-1] for c in reference])[0]
+    target = compare.mean_std([c["sampled"][-1] for c in reference])[0]
     same_updates = min(c["updates"][-1] for curves in arms.values() for c in curves)
     out = {}
     for arm, curves in arms.items():
         out[arm] = {
-            "start": mean_std([c["sampled"][0] for c in curves]),
-            "start_greedy": mean_std([c["greedy"][0] for c in curves]),
+            "start": compare.mean_std([c["sampled"][0] for c in curves]),
+            "start_greedy": compare.mean_std([c["greedy"][0] for c in curves]),
             "at_updates": same_updates,
-            "at_equal_updates": mean_std(
+            "at_equal_updates": compare.mean_std(
                 [float(np.interp(same_updates, c["updates"], c["sampled"])) for c in curves]
             ),
-            "at_equal_updates_greedy": mean_std(
+            "at_equal_updates_greedy": compare.mean_std(
                 [float(np.interp(same_updates, c["updates"], c["greedy"])) for c in curves]
             ),
-            "final": mean_std([c["sampled"][-1] for c in curves]),
-            "final_greedy": mean_std([c["greedy"][-1] for c in curves]),
-            "updates": mean_std([c["updates"][-1] for c in curves]),
-            "tokens": mean_std([c["tokens"][-1] for c in curves]),
-            "seconds": mean_std([c["seconds"][-1] for c in curves]),
+            "final": compare.mean_std([c["sampled"][-1] for c in curves]),
+            "final_greedy": compare.mean_std([c["greedy"][-1] for c in curves]),
+            "updates": compare.mean_std([c["updates"][-1] for c in curves]),
+            "tokens": compare.mean_std([c["tokens"][-1] for c in curves]),
+            "seconds": compare.mean_std([c["seconds"][-1] for c in curves]),
             "updates_to_target": first_reaching(curves, "updates", target),
             "tokens_to_target": first_reaching(curves, "tokens", target),
             "process_start": process_mean(curves, slice(0, 3)),
@@ -377,7 +354,9 @@ def print_sweep(jobs: dict[str, tuple[str, list[str]]]) -> None:
         found.setdefault(folder.parent.name, []).append(curve(folder))
     print("| run | temperature 1 | greedy |\n| --- | --- | --- |")
     for name, curves in found.items():
-        final, greedy = (mean_std([c[k][-1] for c in curves])[0] for k in ("sampled", "greedy"))
+        final, greedy = (
+            compare.mean_std([c[k][-1] for c in curves])[0] for k in ("sampled", "greedy")
+        )
         print(f"| {name} | {final:.3f} | {greedy:.3f} |")
 
 
@@ -397,7 +376,7 @@ def main() -> None:
     if not (start / "policy").exists():
         sft.sft(config_lib.load(CONFIGS / f"sft_{suffix}.py", [f"run_dir={start}"]))
     jobs = jobs_of(options)
-    run_all(jobs, options.workers)
+    compare.run_all([(f, *job) for f, job in jobs.items()], options.workers, run_job, is_complete)
     if options.sweep:
         print_sweep(jobs)
         return
@@ -409,7 +388,7 @@ def main() -> None:
     at_start = order_entropy(start / "policy", config)
     for arm in ARMS:
         folders = [folder_of(options, arm, seed) for seed in range(options.seeds)]
-        summary[arm]["order_entropy"] = mean_std(
+        summary[arm]["order_entropy"] = compare.mean_std(
             [order_entropy(folder / "policy", config) for folder in folders]
         )
     print_table(summary)

@@ -1,4 +1,4 @@
-"""The command line: `jaxrl-reason train | sft | evaluate | plan | export | report | demo`.
+"""The command line: `jaxrl-reason train | sft | evaluate | compare | plan | export | report | demo`.
 
 Host side. Reads: arguments, config files. Writes: messages to standard error; results of `evaluate`,
 `plan` and `report` to standard output. Exit status: 0 done, 1 the work failed, 2 the request was wrong; no
@@ -131,6 +131,8 @@ def _make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--k", type=int, nargs="+", default=None, metavar="K", help="k of pass@k; default: 1"
     )
+    compare = add("compare", _compare, "run several configs over seeds and report", config=False)
+    _add_compare_arguments(compare)
     _add_plan_arguments(add("plan", _plan, "say whether a run fits its devices", config=True))
     export = add("export", _export, "write a policy as a Hugging Face checkpoint", config=False)
     _add_export_arguments(export)
@@ -161,6 +163,24 @@ def _add_plan_arguments(plan: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="number of devices of the whole run; default: 1",
+    )
+
+
+def _add_compare_arguments(compare: argparse.ArgumentParser) -> None:
+    compare.epilog = _FIELDS_HELP
+    compare.add_argument("configs", nargs="+", metavar="FILE", help="config files; the first leads")
+    compare.add_argument(
+        "--out", required=True, metavar="FOLDER", help="of the runs and the report"
+    )
+    compare.add_argument("--seeds", type=int, default=3, help="runs of each config; default: 3")
+    compare.add_argument(
+        "--tokens", type=int, default=0, help="generated tokens of each run; default: the configs'"
+    )
+    compare.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes at a time, each on a core of its own; 0: this one; default: 1",
     )
 
 
@@ -249,6 +269,21 @@ def _plan(options: argparse.Namespace, assignments: Sequence[str]) -> None:
 
     found = plan.plan(config, device=options.device, num_devices=options.devices)
     print(plan.table(found))
+
+
+def _compare(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    _prepare_process(options)
+    from jaxrl_reason import compare
+
+    page = compare.compare(
+        options.configs,
+        options.out,
+        seeds=options.seeds,
+        tokens=options.tokens,
+        overrides=assignments,
+        workers=options.workers,
+    )
+    print(page)
 
 
 def _export(options: argparse.Namespace, assignments: Sequence[str]) -> None:

@@ -17,7 +17,10 @@ from typing import Any
 
 import ml_collections
 
-from jaxrl_reason import config_methods, config_rules
+from jaxrl_reason import config_methods, config_phases, config_rules
+
+# Of the same home, for every caller.
+fields, phases, in_phases = config_phases.fields, config_phases.phases, config_phases.in_phases
 
 
 def base() -> ml_collections.ConfigDict:
@@ -25,6 +28,7 @@ def base() -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.seed = 0  # int >= 0; every random draw derives from (seed, update, stage)
     c.run_dir = "runs/default"  # str; everything that a run writes lies in this folder
+    c.then = ""  # later phases, as `in_phases` writes them; empty: one phase
     c.task = _task()
     c.model = _model()
     c.lora = _lora()
@@ -36,6 +40,10 @@ def base() -> ml_collections.ConfigDict:
     c.locate = config_methods.locate()
     c.vppo = config_methods.vppo()
     c.srl = config_methods.srl()
+    c.mixed = config_methods.mixed()
+    c.rts = config_methods.rts()
+    c.prime = config_methods.prime()
+    c.ppo = config_methods.ppo()
     c.cliff = config_methods.cliff()
     c.iop = config_methods.iop()
     c.loss = _loss()
@@ -128,6 +136,10 @@ def _loss() -> ml_collections.ConfigDict:
     c.kl_estimator = "k3"  # k1 | k2 | k3
     c.entropy_coef = 0.0  # >= 0, bonus
     c.old_logprobs = "recomputed"  # recomputed | behavior: what the ratio divides by
+    c.mismatch = "none"  # none | tis | icepop: weights trainer / sampler probability, cut | masked
+    c.mismatch_level = "token"  # token | sequence: whose probability
+    c.mismatch_low = 0.5  # alpha in [0, 1]: icepop masks ratios below it
+    c.mismatch_high = 5.0  # >= 1: tis cuts ratios here, icepop masks those above it
     c.vocab_chunk = 4096  # vocabulary columns held at once in log-probs, >= 1
     return c
 
@@ -211,17 +223,6 @@ def recipe(method: str) -> ml_collections.ConfigDict:
     return config
 
 
-def fields(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Flat {dotted name: value} of every field."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            flat |= fields(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
 def validate(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """Check names, types, ranges and combinations; all problems in one error.
 
@@ -251,7 +252,7 @@ def _problems(config: ml_collections.ConfigDict) -> list[str]:
     for name, default in known.items():
         if name in flat:
             problems += config_rules.value_problems(name, flat[name], default)
-    return problems or config_rules.combination_problems(config)
+    return problems or config_rules.combination_problems(config) + config_phases.problems(config)
 
 
 def _raise(problems: Sequence[str], where: str) -> None:

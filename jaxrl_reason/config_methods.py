@@ -12,7 +12,8 @@ def method() -> ml_collections.ConfigDict:
     """The system that makes training rows."""
     c = ml_collections.ConfigDict()
     # iop | gspo | grpo | dr_grpo | dapo | rloo | reinforce_pp | reinforce_pp_baseline
-    c.name = "iop"  # vppo | cliff | grpo_process | srl
+    # vppo | cliff | grpo_process | mixed | rts | prime | ppo | srl
+    c.name = "iop"
     return c
 
 
@@ -39,7 +40,7 @@ def overlong() -> ml_collections.ConfigDict:
 
 
 def locate() -> ml_collections.ConfigDict:
-    """First errors of wrong completions, for the methods that use them: vppo, cliff, grpo_process."""
+    """First errors of wrong completions, for the methods that use them (`config_rules.LOCATING`)."""
     c = ml_collections.ConfigDict()
     c.kind = "oracle"  # oracle (the task's own) | monte_carlo (binary search, arXiv 2406.06592)
     c.threshold = 0.5  # tau_r in (0, 1]: reward at or above it counts as correct
@@ -67,6 +68,44 @@ def cliff() -> ml_collections.ConfigDict:
     c.prefix_scale = (
         0.0  # lambda in [0, 1]: share of a right completion's advantage before the error
     )
+    return c
+
+
+def mixed() -> ml_collections.ConfigDict:
+    """Mixed, a baseline in arXiv 2601.18984."""
+    c = ml_collections.ConfigDict()
+    c.process_share = 0.5  # lambda in [0, 1]: weight of the mean step reward beside the outcome
+    return c
+
+
+def rts() -> ml_collections.ConfigDict:
+    """RTS, a baseline in arXiv 2601.18984."""
+    c = ml_collections.ConfigDict()
+    c.slope = 10.0  # > 0, of the sigmoid over the share of good steps
+    c.offset = 0.5  # share of good steps with reward 1/2, in [0, 1]
+    return c
+
+
+def prime() -> ml_collections.ConfigDict:
+    """PRIME, arXiv 2502.01456."""
+    c = ml_collections.ConfigDict()
+    c.beta = 0.05  # > 0, reward per nat of log-ratio between reward model and reference
+    c.learning_rate = 1e-6  # > 0, peak, of the reward model
+    c.gamma = 1.0  # discount per token of implicit rewards, in [0, 1]
+    c.implicit_coef = 1.0  # >= 0, of the implicit rewards' return (verl: 5)
+    c.outcome_coef = 1.0  # >= 0, of the outcome's (verl: 5)
+    c.min_accuracy = 0.2  # in [0, 1]: groups less right give no signal
+    c.max_accuracy = 0.8  # in [0, 1]: groups more right give no signal
+    return c
+
+
+def ppo() -> ml_collections.ConfigDict:
+    """PPO, arXiv 1707.06347, with the defaults of verl."""
+    c = ml_collections.ConfigDict()
+    c.gamma = 1.0  # discount per token, in [0, 1]
+    c.lam = 1.0  # lambda of the advantage estimate, in [0, 1]
+    c.critic_learning_rate = 1e-5  # > 0, peak
+    c.value_clip = 0.5  # > 0, reward units that a value may move in one batch; 0: off
     return c
 
 

@@ -56,6 +56,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "vppo": _TOKEN_PPO,  # 2601.18984
     "cliff": _TOKEN_PPO | {"loss.aggregation": "token_mean"},  # 2609.02817
     "grpo_process": _TOKEN_PPO,  # 2402.03300 section 4.1.3
+    "mixed": _TOKEN_PPO,  # both baselines of 2601.18984
+    "rts": _TOKEN_PPO,
+    "prime": _TOKEN_PPO  # 2502.01456
+    | {"loss.aggregation": "token_mean", "rollout.max_refills": 3},
+    "ppo": _TOKEN_PPO  # 1707.06347, as in verl
+    | {"loss.aggregation": "token_mean", "loss.dual_clip": 3.0, "advantage.whiten": "tokens"},
     "srl": _TOKEN_PPO  # 2510.25992
     | {"task.steps": True, "task.think": True, "rollout.max_refills": 4},
 }
@@ -63,7 +69,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 # Methods whose advantages are centred for one way of averaging, and are biased under another.
 CENTRED_FOR_AGGREGATION = ("vppo", "cliff")
 # Methods that need the first error of a wrong completion.
-LOCATING = ("vppo", "cliff", "grpo_process")
+LOCATING = ("vppo", "cliff", "grpo_process", "mixed", "rts")
+# Methods whose advantages differ between the tokens of a completion before any whitening.
+TOKEN_WISE = ("prime", "ppo")
 
 
 # Allowed words of the fields that choose a function.
@@ -96,6 +104,8 @@ CHOICES = {
     "loss.aggregation": ("seq_mean_token_mean", "token_mean", "seq_sum_over_const"),
     "loss.kl_estimator": ("k1", "k2", "k3"),
     "loss.old_logprobs": ("recomputed", "behavior"),
+    "loss.mismatch": ("none", "tis", "icepop"),
+    "loss.mismatch_level": ("token", "sequence"),
     "optim.schedule": ("constant", "cosine", "linear"),
     "sft.optimizer": ("adamw", "muon"),
 }
@@ -129,6 +139,20 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "vppo.alpha": (0, 1),
     "cliff.prefix_scale": (0, 1),
     "srl.min_std": (0, None),
+    "mixed.process_share": (0, 1),
+    "rts.slope": (TINY, None),
+    "rts.offset": (0, 1),
+    "prime.beta": (TINY, None),
+    "prime.learning_rate": (TINY, None),
+    "prime.gamma": (0, 1),
+    "prime.implicit_coef": (0, None),
+    "prime.outcome_coef": (0, None),
+    "prime.min_accuracy": (0, 1),
+    "prime.max_accuracy": (0, 1),
+    "ppo.gamma": (0, 1),
+    "ppo.lam": (0, 1),
+    "ppo.critic_learning_rate": (TINY, None),
+    "ppo.value_clip": (0, None),
     "iop.threshold": (TINY, 1),
     "iop.num_repairs": (1, None),
     "iop.audit_continuations": (1, None),
@@ -145,6 +169,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "loss.kl_coef": (0, None),
     "loss.entropy_coef": (0, None),
     "loss.vocab_chunk": (1, None),
+    "loss.mismatch_low": (0, 1),
+    "loss.mismatch_high": (1, None),
     "optim.learning_rate": (TINY, None),
     "optim.warmup_updates": (0, None),
     "optim.b1": (0, 1 - TINY),
@@ -248,6 +274,7 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         problems.append(
             f"model.dtype = {c.model.dtype!r}: model.attention = 'cudnn' needs bfloat16; set it, or choose xla"
         )
+    problems += _token_weight_problems(c)
     if c.loss.dual_clip != 0 and c.loss.dual_clip <= 1:
         problems.append(f"loss.dual_clip = {c.loss.dual_clip}: must be 0 (off) or > 1")
     if c.lora.rank and c.sft.optimizer == "muon":
@@ -265,5 +292,29 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
     if c.task.name == "gsm8k" and not c.task.path:
         problems.append(
             "task.path = '': gsm8k reads a JSONL file; set it to the path of train.jsonl"
+        )
+    return problems
+
+
+def _token_weight_problems(c: ml_collections.ConfigDict) -> list[str]:
+    """Of methods with an advantage per token, and of weights per token."""
+    problems = []
+    if c.method.name in TOKEN_WISE and c.advantage.whiten == "rows":
+        problems.append(
+            f"advantage.whiten = 'rows': {c.method.name} has an advantage per token; choose tokens or none"
+        )
+    if c.prime.min_accuracy > c.prime.max_accuracy:
+        problems.append(
+            f"prime.min_accuracy = {c.prime.min_accuracy}: must be <= prime.max_accuracy = {c.prime.max_accuracy}"
+        )
+    if c.loss.mismatch != "none" and c.loss.old_logprobs == "behavior":
+        problems.append(
+            f"loss.mismatch = {c.loss.mismatch!r}: needs loss.old_logprobs = 'recomputed', since it weighs by the ratio"
+            " of recomputed to sampled probabilities"
+        )
+    if c.loss.mismatch != "none" and c.method.name == "iop":
+        problems.append(
+            f"loss.mismatch = {c.loss.mismatch!r}: iop trains repairs under another prompt than they were sampled"
+            " under; set it to none"
         )
     return problems

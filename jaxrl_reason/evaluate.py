@@ -1,11 +1,12 @@
 """Accuracy with intervals: avg@k, unbiased pass@k, greedy.
 
-Host side; drives the device. Reads: a policy and problems. Writes: nothing.
+Host side; drives the device. Reads: a policy and problems. Writes: eval/ of the run folder, from the loop alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -110,8 +111,11 @@ def whole_task(task: Any) -> Any:
     return getattr(task, "whole", task)
 
 
-def in_loop(run: Run, params: Any) -> dict[str, float]:
-    """Accuracy at temperature 1 and greedy on the run's fixed evaluation problems; the same draws every time."""
+def in_loop(run: Run, params: Any, update: int | None = None) -> dict[str, float]:
+    """Accuracy at temperature 1 and greedy on the run's fixed evaluation problems; the same draws every time.
+
+    With the number of an update, how often each problem was solved goes to eval/update_N.json of the run folder.
+    """
     config, task = run.config.eval, whole_task(run.task)
     prompts, params = dataclasses.replace(run.prompts, task=task), whole_params(run, params)
     problems = task.batch(config.seed, 0, config.num_problems)
@@ -129,6 +133,17 @@ def in_loop(run: Run, params: Any) -> dict[str, float]:
     greedy = correct_counts(
         run.engine, params, prompts, problems, key, num_samples=1, temperature=0.0, stage="greedy"
     )
+    if update is not None and jax.process_index() == 0:
+        record = {
+            "update": update,
+            "problems": [problem.id for problem in problems],
+            "num_samples": config.num_samples,
+            "correct": sampled.tolist(),
+            "greedy": greedy.tolist(),
+        }
+        path = run.folder / "eval" / f"update_{update}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record) + "\n")
     prefix = f"eval/{task.name}"
     return {
         f"{prefix}/avg@{config.num_samples}": float(sampled.mean() / config.num_samples),

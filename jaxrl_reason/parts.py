@@ -27,7 +27,7 @@ from jaxrl_reason.models import start as starting
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.rollout import batching
-from jaxrl_reason.types import Params, Row, TrainBatch, TrainState, VerifyFn
+from jaxrl_reason.types import Companion, Params, Row, ScoreFn, TrainBatch, TrainState, VerifyFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,23 +134,9 @@ def state_shapes(optimizer: Any, params: Params) -> TrainState:
 
 
 def state_shardings(model: ModelConfig, mesh: sharding.AnyMesh, state: TrainState) -> TrainState:
-    """Where each array of the state lives: optimizer moments beside their parameters, the rest everywhere."""
+    """Where each array of the state lives."""
     axes = lora.trainable(model, transformer.logical_axes(model))
-    params = sharding.param_shardings(mesh, axes, state.params)
-    everywhere = sharding.replicated(mesh)
-    leaves = jax.tree_util.tree_leaves_with_path(state.params)
-    places = dict(zip((path for path, _ in leaves), jax.tree.leaves(params), strict=True))
-    shapes = {path: x.shape for path, x in leaves}
-
-    # A moment lies in the optimizer's state under the path of its parameter, however the optimizer is chained.
-    def place(path: tuple, x: Any) -> jax.sharding.Sharding:
-        for start in range(len(path)):
-            if shapes.get(path[start:]) == x.shape:
-                return places[path[start:]]
-        return everywhere
-
-    moments = jax.tree_util.tree_map_with_path(place, state.opt_state)
-    return TrainState(everywhere, params, moments, everywhere)
+    return sharding.state_shardings(mesh, axes, state)
 
 
 def first_state(run: Run, optimizer: Any, params: Params | None = None) -> TrainState:
@@ -177,28 +163,23 @@ def place_batch(run: Run, batch: TrainBatch) -> TrainBatch:
 
 
 def start(
-    run: Run, optimizer: Any, store: checkpoint.Checkpoints, *, resume: bool
+    run: Run,
+    optimizer: Any,
+    store: checkpoint.Checkpoints,
+    *,
+    resume: bool,
+    companion: TrainState | None = None,
 ) -> tuple[TrainState, Progress]:
     """First state of the run, or its latest checkpoint; priorities at the top of `checkpoint`.
+
+    `companion` is the first state of the method's second model, which the run's state holds.
 
     Raises:
       FileExistsError: the folder holds a run and `resume` is False.
       ValueError: resumed with a config that would change what was already trained.
     """
-    saved = run.folder / "config.json"
-    if (saved.exists() or store.latest_step() is not None) and not resume:
-        raise FileExistsError(
-            f"{run.folder} already holds a run; go on with --resume,"
-            " or choose another --config.run_dir"
-        )
-    if saved.exists():
-        _check_same_config(saved, run.config)
-    elif resume:
-        raise FileNotFoundError(f"{run.folder} holds no run to resume; start it without --resume")
-    if jax.process_index() == 0:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        saved.write_text(config_lib.to_json(run.config))
-    state = first_state(run, optimizer)
+    claim(run.folder, run.config, resume=resume, begun=store.latest_step() is not None)
+    state = first_state(run, optimizer)._replace(companion=companion)
     frozen = _frozen(run).get("frozen")
     fingerprint = 0 if frozen is None else checkpoint.fingerprint(frozen)
     if store.latest_step() is None:
@@ -212,6 +193,27 @@ def start(
             " put those back, or choose another run_dir"
         )
     return state, Progress(**meta)
+
+
+def claim(
+    folder: pathlib.Path, config: ml_collections.ConfigDict, *, resume: bool, begun: bool = False
+) -> None:
+    """Write config.json, or make sure that the one that is there, with `resume`, is of the same run.
+
+    Raises: as `start`.
+    """
+    saved = folder / "config.json"
+    if (saved.exists() or begun) and not resume:
+        raise FileExistsError(
+            f"{folder} already holds a run; go on with --resume, or choose another --config.run_dir"
+        )
+    if saved.exists():
+        _check_same_config(saved, config)
+    elif resume:
+        raise FileNotFoundError(f"{folder} holds no run to resume; start it without --resume")
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        saved.write_text(config_lib.to_json(config))
 
 
 # Fields that a resumed run may change: they decide how long it runs and what it writes, not what it computes.
@@ -336,7 +338,12 @@ _TIMED_AS = {"policy": "generate", "locate": "locate"}
 
 
 def bind_stages(
-    run: Run, params: Params, key: jax.Array, verify: VerifyFn, clock: timing.Clock
+    run: Run,
+    params: Params,
+    key: jax.Array,
+    verify: VerifyFn,
+    clock: timing.Clock,
+    companion: Companion | None = None,
 ) -> base.Stages:
     """The functions that a method may call, with this update's parameters and key in them, timed."""
     engine, tokenizer, task, prompts = run.engine, run.policy.tokenizer, run.task, run.prompts
@@ -355,10 +362,6 @@ def bind_stages(
                 prefixes=prefixes,
             )
 
-    def score(prompts, completions):
-        with clock.time("score"):
-            return engine.score(params, prompts, completions, temperature=temperature)
-
     def timed_verify(problems, texts):
         with clock.time("verify"):
             return verify(problems, texts)
@@ -369,7 +372,7 @@ def bind_stages(
 
     return base.Stages(
         sample=sample,
-        score=score,
+        score=_scorer(run, params, clock),
         verify=timed_verify,
         align=align,
         policy_prompt=prompts.policy,
@@ -382,7 +385,19 @@ def bind_stages(
         first_error=getattr(task, "first_error", None),
         answer_marker=task.answer_marker,
         step_separator=task.step_separator,
+        reference=_scorer(run, run.policy.params, clock),
+        companion=companion,
     )
+
+
+def _scorer(run: Run, params: Params, clock: timing.Clock) -> ScoreFn:
+    def score(prompts, completions):
+        with clock.time("score"):
+            return run.engine.score(
+                params, prompts, completions, temperature=run.config.rollout.temperature
+            )
+
+    return score
 
 
 class Writers:

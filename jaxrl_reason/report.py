@@ -42,7 +42,10 @@ SCRIPTS = ("report_charts.js", "report_curves.js", "report_viewer.js")
 
 
 def write_report(
-    run_folders: Sequence[str | os.PathLike], out: str | os.PathLike | None = None
+    run_folders: Sequence[str | os.PathLike],
+    out: str | os.PathLike | None = None,
+    *,
+    section: str = "",
 ) -> Path:
     """Write the page about some runs.
 
@@ -50,6 +53,7 @@ def write_report(
       run_folders: run folders; runs that differ only in seed and run_dir are averaged.
       out: file to write; default: `report.html` in the run folder, or in the folder that several
         runs share.
+      section: HTML that stands before the summary; whoever gives it has escaped its texts.
     Returns:
       Path of the page.
     Raises:
@@ -61,7 +65,7 @@ def write_report(
     problems = [problem for folder in folders for problem in _folder_problems(folder)]
     if problems:
         raise ValueError("cannot report:\n" + "\n".join(f"  {problem}" for problem in problems))
-    page = render(collect(folders))
+    page = render(collect(folders), section)
     out = Path(out) if out is not None else Path(os.path.commonpath(folders)) / "report.html"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
@@ -169,8 +173,8 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def render(data: Mapping[str, Any]) -> str:
-    """The page as HTML, from what `collect` returned."""
+def render(data: Mapping[str, Any], section: str = "") -> str:
+    """The page as HTML, from what `collect` returned; `section` stands before the summary."""
     package = importlib.resources.files("jaxrl_reason")
     style = (package / "report_page.css").read_text("utf-8")
     scripts = [(package / name).read_text("utf-8") for name in SCRIPTS]
@@ -182,6 +186,7 @@ def render(data: Mapping[str, Any]) -> str:
         "policy": policy,
         "style": style,
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
+        "section": section,
         "data": escape_json(data),
     }
     page = (package / "report_page.html").read_text("utf-8")

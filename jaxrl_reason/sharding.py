@@ -17,6 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxrl_reason.types import TrainState
+
 AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
 
@@ -155,6 +157,33 @@ def param_shardings(
         return NamedSharding(mesh, partition_spec(mesh, names, array.shape, rules))
 
     return jax.tree.map(shard, logical_axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def state_shardings(mesh: AnyMesh, logical_axes: Any, state: TrainState) -> TrainState:
+    """Shardings of a state: optimizer moments beside their parameters, the rest everywhere.
+
+    Args:
+      mesh: from `make_mesh`.
+      logical_axes: of its parameters, as in `param_shardings`.
+      state: its arrays or their shapes.
+    Returns:
+      TrainState of shardings, without a companion.
+    """
+    params = param_shardings(mesh, logical_axes, state.params)
+    everywhere = replicated(mesh)
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    places = dict(zip((path for path, _ in leaves), jax.tree.leaves(params), strict=True))
+    shapes = {path: x.shape for path, x in leaves}
+
+    # A moment lies in the optimizer's state under the path of its parameter, however the optimizer is chained.
+    def place(path: tuple, x: jax.Array) -> jax.sharding.Sharding:
+        for start in range(len(path)):
+            if shapes.get(path[start:]) == x.shape:
+                return places[path[start:]]
+        return everywhere
+
+    moments = jax.tree_util.tree_map_with_path(place, state.opt_state)
+    return TrainState(everywhere, params, moments, everywhere)
 
 
 def row_shards(mesh: AnyMesh) -> int:

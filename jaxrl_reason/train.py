@@ -2,7 +2,8 @@
 
 Host side; drives the device. Reads: a policy, problems, checkpoints. Writes: the run folder
 
-    config.json  metrics.jsonl  tensorboard/  rollouts/update_N.jsonl  checkpoints/N/  policy/  (report.html)
+    config.json  metrics.jsonl  tensorboard/  rollouts/update_N.jsonl  eval/update_N.json  checkpoints/N/  policy/
+    (report.html), and for a config with phases such a folder in it for each: phase_1/  phase_2/
 
 Every stage can be replaced: `train(config, method=mine)` in a notebook is a fork.
 """
@@ -21,9 +22,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxrl_reason import checkpoint, evaluate, metrics, parts, timing
+from jaxrl_reason import checkpoint, companions, evaluate, metrics, parts, phases, timing
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.methods import base
+from jaxrl_reason.rollout import batching
 from jaxrl_reason.types import Problem, TrainState, VerifyFn
 
 
@@ -42,7 +44,8 @@ def train(
     """Train a policy; returns the run folder and the final state.
 
     Args:
-      config: from `config.load` or `config.base`; see there for every field.
+      config: from `config.load` or `config.base`; see there for every field. With phases (`config.in_phases`) each is
+        trained in turn, in a run folder of its own, and only `verify`, `mesh` and `resume` may be given.
       task: problems and verdicts; default `config.task`.
       policy: where to start; default `config.model.source`.
       method: rows of an update; default `config.method`.
@@ -56,15 +59,26 @@ def train(
     Raises:
       FileExistsError: the run folder holds a run and `resume` is False.
       FloatingPointError: the loss or a gradient is not finite; names update, tensors and last checkpoint.
+      ValueError: a part is given for a config with phases, or nothing of the token budget is left for a phase.
     """
     config_lib.validate(config)
+    if config.then:
+        replaced = (task, policy, method, update_fn, writers)
+        if any(x is not None for x in replaced):
+            raise ValueError(
+                "a config with phases makes its own parts; train each of config.phases(config) with yours"
+            )
+        return _train_phases(config, verify=verify, mesh=mesh, resume=resume)
     run = parts.make_run(config, task=task, policy=policy, method=method, mesh=mesh)
     verify = verify or run.task.verify
     optimizer = parts.make_optimizer(run)
     update_fn = update_fn or parts.make_update(run, optimizer)
     store = checkpoint.Checkpoints(run.folder / "checkpoints", keep=config.train.keep_checkpoints)
-    state, progress = parts.start(run, optimizer, store, resume=resume)
-    if policy is None and not config.loss.kl_coef and not config.lora.rank:
+    second = companions.make(run)  # PRIME's reward model, PPO's critic; None for all others
+    state, progress = parts.start(
+        run, optimizer, store, resume=resume, companion=second and second.first_state()
+    )
+    if policy is None and second is None and not config.loss.kl_coef and not config.lora.rank:
         run = parts.without_start(run)
     if writers is None:
         writers = metrics.open_writers(
@@ -84,7 +98,7 @@ def train(
 
         if progress.update == 0:
             writers.phase("evaluating")
-            writers.write(0, evaluate.in_loop(run, state.params))
+            writers.write(0, evaluate.in_loop(run, state.params, 0))
             store.save(0, state, progress.to_dict())
 
         while not _finished(config, progress) and not stop.is_set():
@@ -92,7 +106,8 @@ def train(
             update, spent = progress.update, run.engine.generated_tokens
             key = jax.random.fold_in(state.key, update)
             rng = np.random.default_rng([config.seed, update])
-            stages = parts.bind_stages(run, state.params, key, verify, clock)
+            companion = second and second.bind(state.companion, clock)
+            stages = parts.bind_stages(run, state.params, key, verify, clock, companion)
 
             # HOST, DEVICE, HOST: problems, completions, verdicts; refilled while groups give no signal.
             writers.phase("sampling")
@@ -106,15 +121,16 @@ def train(
             # DEVICE: optimizer updates, compiled once.
             writers.phase("updating")
             with clock.time("update"):
-                trained = 0
+                state, trained = state._replace(companion=None), 0
                 results: dict[str, float] = {}
-                for rows in minibatches(built.rows, config.optim.minibatches, rng):
+                for rows in batching.minibatches(built.rows, config.optim.minibatches, rng):
                     batch = parts.to_batch(run, rows, stages)
                     state, results = update_fn(state, parts.place_batch(run, batch))
                     results = {name: float(value) for name, value in results.items()}
                     trained += sum(int(row.gate.sum()) for row in rows)
                     if results.get("policy/nonfinite"):
                         _stop_nonfinite(run, update + 1, results, store.latest_step())
+                state = state._replace(companion=built.companion)
             progress.advance(
                 generated=run.engine.generated_tokens - spent,
                 trained=trained,
@@ -129,7 +145,7 @@ def train(
                 or _finished(config, progress)
             ):
                 writers.phase("evaluating")
-                line |= evaluate.in_loop(run, state.params)
+                line |= evaluate.in_loop(run, state.params, progress.update)
             writers.write(progress.update, line)
             if progress.update % config.train.log_rollouts_every == 0 or progress.update == 1:
                 _write_records(run, progress.update, built.records)
@@ -140,6 +156,46 @@ def train(
 
         parts.save_policy(run, state.params)
     return run.folder, state
+
+
+def _train_phases(
+    config: ml_collections.ConfigDict, *, resume: bool, **options: Any
+) -> tuple[pathlib.Path, TrainState]:
+    """Each phase as a run of its own, from the parameters of the one before; then the whole as one run folder.
+
+    `train.max_generated_tokens` counts the tokens of all phases so far. A SIGTERM ends the phase that runs. With
+    `resume`, a phase that is complete has no update left to do.
+    """
+    folder = pathlib.Path(config.run_dir)
+    parts.claim(folder, config, resume=resume)
+    spent = 0
+    for phase in config_lib.phases(config):
+        budget, own = phase.train.max_generated_tokens, pathlib.Path(phase.run_dir)
+        if budget and budget <= spent:
+            raise ValueError(
+                f"{own}: the phases before have spent {spent} of train.max_generated_tokens = {budget}; raise it, or"
+                " lower their train.num_updates"
+            )
+        phase.train.max_generated_tokens = budget and budget - spent
+        _, state = train(phase, resume=(own / "config.json").exists(), **options)
+        if not is_complete(phase):
+            return folder, state
+        last = metrics.read_metrics(own / "metrics.jsonl")[-1]
+        spent += int(last["perf/generated_tokens"])
+    phases.join(config)
+    return folder, state
+
+
+def is_complete(config: ml_collections.ConfigDict) -> bool:
+    """Whether the run in `config.run_dir` has reached its last update or its token budget, and left its policy."""
+    folder = pathlib.Path(config.run_dir)
+    if not (folder / "policy").exists():
+        return False
+    if config.then:  # the policy of the whole is written at the very end
+        return True
+    last = metrics.read_metrics(folder / "metrics.jsonl")[-1]
+    done = parts.Progress(last["update"], int(last.get("perf/generated_tokens", 0)))
+    return _finished(config, done)
 
 
 def collect(
@@ -217,14 +273,6 @@ def mismatch_metrics(groups: Sequence[base.Group], stages: base.Stages) -> dict[
         "mismatch/kl": float(np.mean(np.expm1(difference) - difference)),
         "mismatch/prob_error": float(np.mean(np.exp(np.abs(difference)))),
     }
-
-
-def minibatches(rows: Sequence[Any], num: int, rng: np.random.Generator) -> list[list[Any]]:
-    """Rows in `num` parts, shuffled where there is more than one; an empty batch is one empty part."""
-    if num == 1:
-        return [list(rows)]
-    order = rng.permutation(len(rows))
-    return [[rows[i] for i in part] for part in np.array_split(order, num)]
 
 
 def _finished(config: ml_collections.ConfigDict, progress: parts.Progress) -> bool:

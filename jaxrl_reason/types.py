@@ -94,6 +94,9 @@ class TrainState(NamedTuple):
     params: Params
     opt_state: optax.OptState
     key: Key[Array, ""]
+    companion: Any = (
+        None  # TrainState of a second model that the method trains; None: no such model
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +188,28 @@ class ScoreFn(Protocol):
     def __call__(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
     ) -> list[np.ndarray]: ...
+
+
+@runtime_checkable
+class Companion(Protocol):
+    """A second model that a method trains beside the policy, bound to its state."""
+
+    @property
+    def state(self) -> TrainState:
+        """What `Built.companion` carries back to the loop."""
+        ...
+
+    def predict(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> list[np.ndarray]:
+        """[len(completion)] float32 each: log-probs of an implicit reward model, values of a critic."""
+        ...
+
+    def train(
+        self, rows: Sequence[Row], rng: np.random.Generator
+    ) -> tuple[Companion, dict[str, float]]:
+        """One pass over the rows; their `advantages` are targets, their `old_logprobs` earlier predictions."""
+        ...
 
 
 VerifyFn = Callable[[Sequence[Problem], Sequence[str]], list[Verdict]]

@@ -13,6 +13,8 @@ import pytest
 
 from jaxrl_reason import cli
 
+COMMANDS = ("train", "sft", "evaluate", "compare", "plan", "report", "demo")
+
 FEW = (
     "c.rollout.num_prompts = 2; c.rollout.group_size = 2; c.rollout.chunk_rows = 4; "
     "c.task.length = 3; c.train.num_updates = 1; c.eval.num_problems = 2; c.eval.every = 0; "
@@ -66,16 +68,16 @@ def test_help_is_fast_and_lists_the_commands(tmp_path: pathlib.Path):
     done = run("--help", cwd=tmp_path)
     assert time.monotonic() - start < 2.0  # jax alone takes about one; about 0.1 measured
     assert done.returncode == 0
-    for command in ("train", "sft", "evaluate", "plan", "report", "demo"):
+    for command in COMMANDS:
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "sft", "evaluate", "plan", "report", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]):
     assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: jaxrl-reason {command}")
-    takes_fields = command in ("train", "sft", "evaluate", "plan")
+    takes_fields = command in ("train", "sft", "evaluate", "compare", "plan")
     assert ("--config.loss.clip_high=0.28" in text) == takes_fields
 
 
@@ -95,6 +97,8 @@ def test_heavy_libraries_wait_until_a_command_needs_them():
         (["train"], "--config"),
         (["train", "--config=c.py", "--resum"], "--resum"),
         (["report"], "RUN"),
+        (["compare", "--out=x"], "FILE"),
+        (["compare", "none.py", "--out=x"], "none.py: no such config file"),
         (["report", "runs/a", "--config.seed=1"], "--config.seed=1"),
         (["train", "--config=none.py"], "none.py: no such config file"),
         (["plan", "--config=c.py", "--devices=many"], "invalid int value: 'many'"),

@@ -110,7 +110,7 @@ def test_all_problems_of_a_config_are_in_one_error():
     c.loss.clip_low = 1.0
     c.rollout.group_size = 0
     c.optim.learning_rate = float("nan")
-    c.method.name = "ppo"
+    c.method.name = "pppo"
     with c.unlocked():
         c.loss.clip_hgih = 0.2
         with c.ignore_type():
@@ -124,7 +124,7 @@ def test_all_problems_of_a_config_are_in_one_error():
         "  eval.every = 'ten': must be a int",
         "  loss.clip_hgih: no such field; did you mean loss.clip_high?",
         "  loss.clip_low = 1.0: must be in [0, 1)",
-        f"  method.name = 'ppo': must be one of {', '.join(config_rules.RECIPES)}",
+        f"  method.name = 'pppo': must be one of {', '.join(config_rules.RECIPES)}",
         "  optim.learning_rate = nan: must be > 0",
         "  rollout.group_size = 0: must be >= 1",
         "  train.num_updates: missing; start from config.base()",
@@ -141,11 +141,37 @@ def test_all_problems_of_a_config_are_in_one_error():
         (["mesh.fsdp=0"], "-1 for all devices"),
         (["method.name=iop", "iop.audit=judge"], "set iop.judge_url"),
         (["task.name=gsm8k"], "task.path"),
+        (["loss.mismatch=tis"], "iop trains repairs under another prompt"),
+        (["method.name=gspo", "loss.mismatch=tis", "loss.old_logprobs=behavior"], "recomputed"),
+        (["prime.min_accuracy=0.9"], "must be <= prime.max_accuracy = 0.8"),
+        (["then=[1]"], "must be a JSON list"),
+        (['then=[{"loss.clip_hihg": 1}]'], "phase 2: loss.clip_hihg: no such field; did you mean"),
+        (['then=[{"loss.clip_low": 1}]'], r"phase 2: loss.clip_low = 1.0: must be in \[0, 1\)"),
+        (['then=[{"seed": 1}]'], "phase 2: seed is the same in all phases"),
+        (['then=[{}, {"method.name": "grpo"}]'], "phase 3: loss.ratio = 'sequence': grpo means"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(assignments: list[str], words: str):
     with pytest.raises(ValueError, match=words):
         config.validate(config.override(config.base(), assignments))
+
+
+def test_phases_are_complete_configs_that_share_what_they_do_not_set():
+    first, second = config.recipe("srl"), config.recipe("grpo")
+    first.run_dir, second.run_dir = "runs/both", "runs/other"
+    second.train.num_updates = 7
+    both = config.override(config.in_phases(first, second), ["train.num_updates=3", "seed=5"])
+    one, two = config.phases(config.validate(both))
+    assert (one.method.name, two.method.name) == ("srl", "grpo")
+    assert (one.task.steps, two.task.steps) == (True, False)
+    assert (one.train.num_updates, two.train.num_updates) == (3, 7)
+    assert (one.seed, two.seed) == (5, 5)
+    assert (one.run_dir, two.run_dir) == ("runs/both/phase_1", "runs/both/phase_2")
+    assert (one.model.source, two.model.source) == ("tiny", one.run_dir)
+    assert one.then == two.then == ""
+    assert config.phases(second) == [second]
+    for phase in (one, two):
+        config.validate(phase)
 
 
 def test_bounds_are_inclusive_where_written_so():
@@ -215,3 +241,9 @@ def test_every_config_file_builds_and_says_what_it_is(path: pathlib.Path):
     # gsm8k has no path of its own: problems are not shipped.
     wanted = ["task.path=train.jsonl"] if "task.path" in text else []
     config.load(path, wanted)
+
+
+def test_methods_with_an_advantage_per_token_cannot_be_whitened_by_rows():
+    c = config.override(config.recipe("ppo"), ["advantage.whiten=rows"])
+    with pytest.raises(ValueError, match="ppo has an advantage per token"):
+        config.validate(c)

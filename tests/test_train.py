@@ -69,9 +69,13 @@ def assert_same_state(a, b) -> None:
         np.testing.assert_array_equal(x, y)
     for x, y in zip(jax.tree.leaves(a.opt_state), jax.tree.leaves(b.opt_state), strict=True):
         np.testing.assert_array_equal(x, y)
+    assert (a.companion is None) == (b.companion is None)
+    if a.companion is not None:
+        assert_same_state(a.companion, b.companion)
 
 
-@pytest.mark.parametrize("method", ["iop", "dapo"])
+# ppo: with the critic's parameters and moments in the state.
+@pytest.mark.parametrize("method", ["iop", "dapo", "ppo"])
 def test_stopped_and_resumed_equals_uninterrupted_bitwise(method, start, tmp_path):
     source = {"model__source": start}
     whole, state = train.train(small(method, tmp_path / "whole", **source), mesh=one_device())

@@ -20,8 +20,10 @@ from jaxrl_reason.types import Params, TrainBatch, TrainState, take_rows
 
 # (params, tokens [B, T], token_mask [B, T]) -> final hidden states [B, T, D]
 HiddenFn = Callable[[Params, Array, Array], Array]
-# params -> output projection [V, D]
-HeadFn = Callable[[Params], Array]
+# params -> output projection [V, D], or what another PredictFn takes
+HeadFn = Callable[[Params], Any]
+# (hidden [B, T, D], what HeadFn gave, tokens [B, T]) -> (log-probs or values [B, T], entropy or nothing [B, T])
+PredictFn = Callable[[Array, Any, Array], tuple[Array, Array]]
 Metrics = dict[str, Float[Array, ""]]
 # (logprobs [B, T], entropy [B, T], TrainBatch, coefficients [B, T]) -> (loss sum, metric sums)
 LossFn = Callable[[Array, Array, TrainBatch, Array], tuple[Array, losses.MetricSums]]
@@ -138,20 +140,21 @@ def make_microbatch_loss(
     first_column: int,
     loss_fn: LossFn | None = None,
     join_fn: Callable[[Params, Params], Params] | None = None,
+    predict_fn: PredictFn | None = None,
 ) -> Callable:
     """(params, frozen, TrainBatch, coefficients [B, T]) -> (loss sum, metric sums); arguments as of `make_update`."""
     loss_fn = loss_fn or policy_loss_fn(loss_config)
+    predict_fn = predict_fn or functools.partial(
+        losses.completion_logprobs,
+        temperature=temperature,
+        vocab_chunk=loss_config.vocab_chunk,
+        first_column=first_column,
+    )
 
     def microbatch_loss(params, frozen, batch, coefficients):
         params = params if join_fn is None else join_fn(frozen, params)
-        logprobs, entropy = losses.completion_logprobs(
-            hidden_fn(params, batch.tokens, batch.token_mask),
-            head_fn(params),
-            batch.tokens,
-            temperature=temperature,
-            vocab_chunk=loss_config.vocab_chunk,
-            first_column=first_column,
-        )
+        hidden = hidden_fn(params, batch.tokens, batch.token_mask)
+        logprobs, entropy = predict_fn(hidden, head_fn(params), batch.tokens)
         return loss_fn(logprobs, entropy, batch, coefficients)
 
     return microbatch_loss
@@ -171,6 +174,7 @@ def make_update(
     loss_fn: LossFn | None = None,
     frozen: Params | None = None,
     join_fn: Callable[[Params, Params], Params] | None = None,
+    predict_fn: PredictFn | None = None,
     donate: bool = True,
     row_sharding: jax.sharding.NamedSharding | None = None,
     state_sharding: Any = None,
@@ -197,6 +201,7 @@ def make_update(
       loss_fn: replaces `losses.policy_loss` with the switches of `loss_config`, `losses.imitation_loss` for instance.
       frozen: parameters that stay as they are, not part of the state; None: there are none.
       join_fn: (frozen, state.params) -> what hidden_fn and head_fn take; needed with `frozen`.
+      predict_fn: replaces `losses.completion_logprobs`; with a `loss_fn` for what it predicts, a critic's values.
       donate: let the new state reuse the memory of the old one, which may then not be used again.
       row_sharding: spreads axis 0 of a [microbatch_rows, T] array over the devices; None: as the compiler likes.
       state_sharding: pytree of shardings of the state, in and out; None: as the arrays are.
@@ -234,6 +239,7 @@ def make_update(
         first_column=first_column,
         loss_fn=loss_fn,
         join_fn=join_fn,
+        predict_fn=predict_fn,
     )
 
     def update(state, batch, frozen):

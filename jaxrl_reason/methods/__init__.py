@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import ml_collections
 
-from jaxrl_reason.methods import base, cliff, grpo_process, iop, outcome, srl, vppo
+from jaxrl_reason.methods import (
+    base,
+    cliff,
+    grpo_process,
+    iop,
+    mixed,
+    outcome,
+    ppo,
+    prime,
+    rts,
+    srl,
+    vppo,
+)
 
 _METHODS = {
     "vppo": vppo.Vppo,
     "cliff": cliff.Cliff,
     "grpo_process": grpo_process.GrpoProcess,
+    "mixed": mixed.Mixed,
+    "rts": rts.Rts,
+    "prime": prime.Prime,
+    "ppo": ppo.Ppo,
     "srl": srl.Srl,
 }
 

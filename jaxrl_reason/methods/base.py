@@ -13,11 +13,13 @@ import numpy as np
 
 from jaxrl_reason.types import (
     AlignFn,
+    Companion,
     Completion,
     Problem,
     Row,
     SampleFn,
     ScoreFn,
+    TrainState,
     Verdict,
     VerifyFn,
 )
@@ -39,6 +41,8 @@ class Stages:
     first_error: Callable[[Problem, str], int] | None  # step oracle, for metrics and `replay`
     answer_marker: str
     step_separator: str
+    reference: ScoreFn | None = None  # log-probs under the policy that the run started from
+    companion: Companion | None = None  # the second model, for methods that say which they need
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Built:
     rows: list[Row]
     metrics: dict[str, float]
     records: list[dict[str, Any]]  # for the rollout viewer
+    companion: TrainState | None = None  # state of the second model after this update
 
 
 @runtime_checkable

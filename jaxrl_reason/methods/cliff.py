@@ -12,36 +12,26 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from jaxrl_reason.algos import process
-from jaxrl_reason.methods import base, first_errors, outcome
+from jaxrl_reason.methods import base, first_errors, frame
 
 _advantages = jax.jit(process.cliff_advantages, static_argnames=("num_groups", "prefix_scale"))
 
 
-class Cliff:
+class Cliff(frame.Completions):
     """Every completion is a row; groups with equal outcomes have advantage 0."""
-
-    def __init__(self, config: ml_collections.ConfigDict, *, completion_tokens: int):
-        self.config = config
-        self.completion_tokens = completion_tokens
 
     def gives_signal(self, group: base.Group) -> bool:
         """Right and wrong completions in one group."""
         correct = group.rewards >= self.config.locate.threshold
         return bool(correct.any() and not correct.all())
 
-    def max_rows(self, num_prompts: int, group_size: int) -> int:
-        return num_prompts * group_size
-
-    def build(
+    def credit(
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator
-    ) -> base.Built:
-        """Rows of all groups, in order."""
-        if not groups:
-            return base.Built([], {}, [])
+    ) -> frame.Credit:
+        """GRPO's advantage, and that of the prefix before the first error."""
         found = first_errors.find(self.config, groups, stages)
         completions = base.completions(groups)
         over_long = np.array([c.truncated for c in completions])
@@ -55,6 +45,5 @@ class Cliff:
             num_groups=len(groups),
             prefix_scale=self.config.cliff.prefix_scale,
         )
-        spread = first_errors.rows_of(np.asarray(advantages), completions)
-        rows = outcome.completion_rows(self.config, groups, spread, stages)
-        return base.Built(rows, found.metrics, outcome.completion_records(groups, spread, stages))
+        spread = frame.unpadded(advantages, completions)
+        return frame.Credit(spread, found.metrics)

@@ -115,9 +115,7 @@ def masks(
     return columns < lengths, columns < good_tokens[:, None]
 
 
-def rows_of(values: np.ndarray, completions: Sequence[Completion]) -> list[np.ndarray]:
-    """Rows of a [B, width] array without their padding, float32."""
-    return [
-        np.asarray(row[: len(c.tokens)], np.float32)
-        for row, c in zip(np.asarray(values), completions, strict=True)
-    ]
+def good_fraction(found: FirstErrors) -> np.ndarray:
+    """[B] float: share of each completion's steps that lie before its first error; 1 where it is correct."""
+    steps = np.array([int(ids[-1]) + 1 if len(ids) else 0 for ids in found.step_ids])
+    return np.where(found.correct, 1.0, found.good_steps / np.maximum(steps, 1))

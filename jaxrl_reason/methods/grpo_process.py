@@ -12,41 +12,29 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from jaxrl_reason.algos import process
-from jaxrl_reason.methods import base, first_errors, outcome
+from jaxrl_reason.methods import base, first_errors, frame
 
 _advantages = jax.jit(process.step_advantages, static_argnames=("num_groups", "ddof", "eps"))
 
 
-class GrpoProcess:
+class GrpoProcess(frame.Completions):
     """Every completion is a row; its steps decide the advantages of its tokens."""
-
-    def __init__(self, config: ml_collections.ConfigDict, *, completion_tokens: int):
-        self.config = config
-        self.completion_tokens = completion_tokens
 
     def gives_signal(self, group: base.Group) -> bool:
         """A wrong completion has a step with another reward than the rest; if all are right, none has."""
         return bool((group.rewards < self.config.locate.threshold).any())
 
-    def max_rows(self, num_prompts: int, group_size: int) -> int:
-        return num_prompts * group_size
-
-    def build(
+    def credit(
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator
-    ) -> base.Built:
-        """Rows of all groups, in order."""
-        if not groups:
-            return base.Built([], {}, [])
+    ) -> frame.Credit:
+        """Sum over the steps that are still to end."""
         found = first_errors.find(self.config, groups, stages)
         completions = base.completions(groups)
         # A step has at least one token, so that as many columns hold the steps of any completion.
-        step_ids = np.full((len(completions), self.completion_tokens), -1, np.int32)
-        for row, ids in zip(step_ids, found.step_ids, strict=True):
-            row[: len(ids)] = ids
+        step_ids, _ = frame.padded(found.step_ids, self.completion_tokens, fill=-1)
         columns = np.arange(self.completion_tokens)[None, :]
         settings = self.config.advantage
         advantages = _advantages(
@@ -58,6 +46,5 @@ class GrpoProcess:
             ddof=settings.ddof,
             eps=settings.eps,
         )
-        spread = first_errors.rows_of(np.asarray(advantages), completions)
-        rows = outcome.completion_rows(self.config, groups, spread, stages)
-        return base.Built(rows, found.metrics, outcome.completion_records(groups, spread, stages))
+        spread = frame.unpadded(advantages, completions)
+        return frame.Credit(spread, found.metrics)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxrl_reason.credit import audit as credit_audit
 from jaxrl_reason.credit import gate as credit_gate
 from jaxrl_reason.credit import graft, repair
-from jaxrl_reason.methods import base, iop_records, outcome
+from jaxrl_reason.methods import base, frame, iop_records
 from jaxrl_reason.methods.iop_records import Candidate, Failure
 from jaxrl_reason.types import REPAIR_STREAM, AuditResult, Completion, Row
 
@@ -201,7 +201,7 @@ class Iop:
         # The ratio of a repaired completion conditions on the problem alone: its log-probs come from the policy
         # prompt, never from the repair prompt that it was sampled under.
         repaired_old = stages.score(prompts, [c.repaired.tokens for c in pairs])
-        failed_old = outcome.old_logprobs(self.config, stages, prompts, [f.failed for f in own])
+        failed_old = frame.old_logprobs(self.config, stages, prompts, [f.failed for f in own])
         for candidate, failure, k, old_f, old_r in zip(
             pairs, own, kept, failed_old, repaired_old, strict=True
         ):
@@ -244,7 +244,7 @@ class Iop:
         if self.iop.unrepaired == "drop":
             return []
         left = [f for i, f in enumerate(failures) if i not in repaired]
-        old = outcome.old_logprobs(
+        old = frame.old_logprobs(
             self.config, stages, [f.group.prompt for f in left], [f.failed for f in left]
         )
         rows = []
@@ -289,7 +289,7 @@ class Iop:
                 chosen += list(zip(own, normalised, strict=True))
         prompts = [failures[candidates[k].failure].repair_prompt for k, _ in chosen]
         completions = [candidates[k].repaired for k, _ in chosen]
-        old = outcome.old_logprobs(self.config, stages, prompts, completions)
+        old = frame.old_logprobs(self.config, stages, prompts, completions)
         return [
             Row(
                 prompt,

@@ -22,38 +22,21 @@ import ml_collections
 import numpy as np
 
 from jaxrl_reason.algos import advantages as algos_advantages
-from jaxrl_reason.credit import segment
-from jaxrl_reason.methods import base
-from jaxrl_reason.types import Completion, Row
+from jaxrl_reason.methods import base, frame
 
 
-class Outcome:
+class Outcome(frame.Completions):
     """Every completion is a row; its group decides its advantage."""
-
-    def __init__(self, config: ml_collections.ConfigDict, *, completion_tokens: int):
-        self.config = config
-        self.completion_tokens = completion_tokens
 
     def gives_signal(self, group: base.Group) -> bool:
         """Equal rewards give zero advantage: DAPO samples further prompts instead."""
         return self.config.advantage.kind == "raw" or bool(np.ptp(group.rewards) > 0)
 
-    def max_rows(self, num_prompts: int, group_size: int) -> int:
-        return num_prompts * group_size
-
-    def build(
+    def credit(
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator
-    ) -> base.Built:
-        """Rows of all groups, in order; truncated completions get no loss under `overlong.filter`."""
-        if not groups:
-            return base.Built([], {}, [])
-        scalars = self._advantages(groups)
-        spread = [
-            np.full(len(c.tokens), advantage, np.float32)
-            for c, advantage in zip(base.completions(groups), scalars, strict=True)
-        ]
-        rows = completion_rows(self.config, groups, spread, stages)
-        return base.Built(rows, {}, completion_records(groups, spread, stages))
+    ) -> frame.Credit:
+        """One advantage for all tokens of a completion."""
+        return frame.Credit(frame.spread(self._advantages(groups), base.completions(groups)))
 
     def _advantages(self, groups: Sequence[base.Group]) -> np.ndarray:
         rewards = np.concatenate([g.rewards for g in groups])
@@ -87,7 +70,7 @@ def scalar_advantages(
         rewards = np.asarray(advantages(jnp.asarray(rewards), ids))
     if settings.whiten == "none":
         return rewards
-    trained = [int(trained_tokens(config, c).sum()) for c in base.completions(groups)]
+    trained = [int(frame.trained_tokens(config, c).sum()) for c in base.completions(groups)]
     weights = np.asarray(trained if settings.whiten == "tokens" else np.minimum(trained, 1))
     whitened = algos_advantages.whiten(
         jnp.asarray(rewards), jnp.asarray(weights), ddof=settings.ddof, eps=settings.eps
@@ -100,100 +83,3 @@ def _advantages_fn(kind: str, num_groups: int, ddof: int, eps: float):
     return functools.partial(
         algos_advantages.group_advantages, kind=kind, num_groups=num_groups, ddof=ddof, eps=eps
     )
-
-
-def trained_tokens(config: ml_collections.ConfigDict, completion: Completion) -> np.ndarray:
-    """[length] bool: all tokens, or none of a truncated completion under `overlong.filter`."""
-    trained = not (config.overlong.filter and completion.truncated)
-    return np.full(len(completion.tokens), trained)
-
-
-def completion_rows(
-    config: ml_collections.ConfigDict,
-    groups: Sequence[base.Group],
-    advantages: Sequence[np.ndarray],
-    stages: base.Stages,
-    *,
-    gates: Sequence[np.ndarray] | None = None,
-) -> list[Row]:
-    """One row per sampled completion, in order.
-
-    Args:
-      config: `overlong.filter` and `loss.old_logprobs` are read.
-      groups: groups of the update.
-      advantages: per completion [length] float32.
-      stages: scores the completions.
-      gates: per completion [length] bool, tokens with loss; None: all of them. Truncated completions get none under
-        `overlong.filter`.
-    Returns:
-      As many rows as there are completions.
-    """
-    completions = base.completions(groups)
-    prompts = [g.prompt for g in groups for _ in g.completions]
-    old = old_logprobs(config, stages, prompts, completions)
-    trained = [trained_tokens(config, c) for c in completions]
-    if gates is not None:
-        trained = [t & gate for t, gate in zip(trained, gates, strict=True)]
-    columns = (prompts, completions, trained, advantages, old)
-    return [
-        Row(prompt, c.tokens, gate=gate, advantages=advantage, old_logprobs=logprobs)
-        for prompt, c, gate, advantage, logprobs in zip(*columns, strict=True)
-    ]
-
-
-def completion_records(
-    groups: Sequence[base.Group], advantages: Sequence[np.ndarray], stages: base.Stages
-) -> list[dict]:
-    """Viewer records of the first completion of each group: breadth over problems."""
-    records, offset = [], 0
-    for group in groups:
-        records.append(
-            completion_record(
-                group, group.completions[0], group.verdicts[0], advantages[offset], stages
-            )
-        )
-        offset += len(group.completions)
-    return records
-
-
-def old_logprobs(
-    config: ml_collections.ConfigDict,
-    stages: base.Stages,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Completion],
-) -> list[np.ndarray]:
-    """Log-probs that the ratio divides by: the trainer's own, or the sampler's where the config says so."""
-    if config.loss.old_logprobs == "behavior":
-        return [c.logprobs for c in completions]
-    return stages.score(prompts, [c.tokens for c in completions])
-
-
-def completion_record(
-    group: base.Group, completion: Completion, verdict, advantages: np.ndarray, stages: base.Stages
-) -> dict:
-    """Viewer record of a single completion; `advantages` [length]."""
-    length = len(completion.tokens)
-    steps = segment.step_ids(completion.tokens, stages.pieces, stages.step_separator)
-    first_error = None
-    if stages.first_error is not None:
-        first_error = stages.first_error(group.problem, completion.text)
-    return {
-        "kind": "completion",
-        "problem": group.problem.prompt,
-        "gold": group.problem.answer,
-        "separator": stages.step_separator,
-        "failed": base.side(
-            completion,
-            stages,
-            steps,
-            gate=np.ones(length),
-            advantages=advantages,
-        ),
-        "repaired": None,
-        "anchor": None,
-        "audit": None,
-        "reward_failed": verdict.reward,
-        "reward_repaired": None,
-        "oracle_first_error": first_error,
-        "gate_first_step": None,
-    }

@@ -12,46 +12,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import ml_collections
 import numpy as np
 
 from jaxrl_reason.credit import segment
-from jaxrl_reason.methods import base, outcome
+from jaxrl_reason.methods import base, frame, outcome
 from jaxrl_reason.types import Completion
 from jaxrl_reason.verify import similarity
 
 MALFORMED = -1.0
 
 
-class Srl:
+class Srl(frame.Completions):
     """Every completion is a row; its step decides its reward, its group the advantage."""
-
-    def __init__(self, config: ml_collections.ConfigDict, *, completion_tokens: int):
-        del completion_tokens
-        self.config = config
 
     def gives_signal(self, group: base.Group) -> bool:
         """Dynamic sampling: the population std of the rewards, -1 included, is above `srl.min_std`."""
         return bool(self._rewards(group).std() > self.config.srl.min_std)
 
-    def max_rows(self, num_prompts: int, group_size: int) -> int:
-        return num_prompts * group_size
-
-    def build(
+    def credit(
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator
-    ) -> base.Built:
-        """Rows of all groups, in order."""
-        if not groups:
-            return base.Built([], {}, [])
+    ) -> frame.Credit:
+        """The similarity of each step, compared within the group."""
         rewards = np.concatenate([self._rewards(group) for group in groups])
         scalars = outcome.scalar_advantages(self.config, groups, rewards)
         completions = base.completions(groups)
-        spread = [
-            np.full(len(c.tokens), advantage, np.float32)
-            for c, advantage in zip(completions, scalars, strict=True)
-        ]
         gates = [self._gate(c, stages) for c in completions]
-        rows = outcome.completion_rows(self.config, groups, spread, stages, gates=gates)
         well_formed = rewards != MALFORMED
         metrics = {
             "reward/srl_mean": float(rewards.mean()),
@@ -59,7 +44,7 @@ class Srl:
         }
         if well_formed.any():
             metrics["reward/similarity"] = float(rewards[well_formed].mean())
-        return base.Built(rows, metrics, outcome.completion_records(groups, spread, stages))
+        return frame.Credit(frame.spread(scalars, completions), metrics, gates)
 
     def _rewards(self, group: base.Group) -> np.ndarray:
         """[G] float32: similarity in [0, 1], or -1."""

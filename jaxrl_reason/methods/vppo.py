@@ -15,35 +15,25 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from jaxrl_reason.algos import process
-from jaxrl_reason.methods import base, first_errors, outcome
+from jaxrl_reason.methods import base, first_errors, frame
 
 _advantages = jax.jit(process.prefix_advantages, static_argnames=("num_groups", "alpha", "relu"))
 
 
-class Vppo:
+class Vppo(frame.Completions):
     """Every completion is a row; in wrong ones the tokens before the first error are rewarded."""
-
-    def __init__(self, config: ml_collections.ConfigDict, *, completion_tokens: int):
-        self.config = config
-        self.completion_tokens = completion_tokens
 
     def gives_signal(self, group: base.Group) -> bool:
         """A group of wrong completions may have good prefixes; one of right completions has nothing to learn."""
         return bool((group.rewards < self.config.locate.threshold).any())
 
-    def max_rows(self, num_prompts: int, group_size: int) -> int:
-        return num_prompts * group_size
-
-    def build(
+    def credit(
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator
-    ) -> base.Built:
-        """Rows of all groups, in order."""
-        if not groups:
-            return base.Built([], {}, [])
+    ) -> frame.Credit:
+        """1, alpha or 0 for every token, centred."""
         vppo = self.config.vppo
         found = first_errors.find(self.config, groups, stages)
         completions = base.completions(groups)
@@ -61,8 +51,7 @@ class Vppo:
             alpha=vppo.alpha,
             relu=vppo.relu,
         )
-        spread = first_errors.rows_of(np.asarray(advantages), completions)
-        rows = outcome.completion_rows(self.config, groups, spread, stages)
+        spread = frame.unpadded(advantages, completions)
         wrong = ~found.correct
         metrics = found.metrics | (
             {
@@ -73,4 +62,4 @@ class Vppo:
             if wrong.any()
             else {}
         )
-        return base.Built(rows, metrics, outcome.completion_records(groups, spread, stages))
+        return frame.Credit(spread, metrics)

@@ -215,8 +215,13 @@ class Engine:
         completions: Sequence[Sequence[int]],
         *,
         temperature: float,
+        scorer: Callable | None = None,
     ) -> list[np.ndarray]:
-        """`types.ScoreFn` with the parameters and the sampling temperature as arguments."""
+        """`types.ScoreFn` with the parameters and the sampling temperature as arguments.
+
+        `scorer` replaces that of the policy's log-probs: same arguments, one figure per token.
+        """
+        scorer = scorer or self._score
         if not prompts:
             return []
         width = pick_bucket(self.shapes.prompt_buckets, max(map(len, prompts)))
@@ -228,7 +233,7 @@ class Engine:
                 prompts[part], completions[part], width, self.shapes.completion, size, self._pad
             )
             placed = sharding.to_global((tokens, mask), self._rows)
-            logprobs = sharding.to_host(self._score(params, *placed, temperature))
+            logprobs = sharding.to_host(scorer(params, *placed, temperature))
             scored += [
                 logprobs[row, width : width + len(completion)]
                 for row, completion in enumerate(completions[part])
@@ -279,6 +284,14 @@ def _join(prompts, completions, width: int, budget: int, rows: int, pad_id: int)
     left = pad_left(prompts, width=width, rows=rows, pad_id=pad_id)
     right = _pad_right(completions, budget, rows, pad_id)
     return tuple(np.concatenate(pair, axis=1) for pair in zip(left, right, strict=True))
+
+
+def minibatches(rows: Sequence[Any], num: int, rng: np.random.Generator) -> list[list[Any]]:
+    """Rows in `num` parts, shuffled where there is more than one; an empty batch is one empty part."""
+    if num == 1:
+        return [list(rows)]
+    order = rng.permutation(len(rows))
+    return [[rows[i] for i in part] for part in np.array_split(order, num)]
 
 
 def pack_rows(

@@ -10,7 +10,7 @@ from jaxrl_reason.methods import base
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.ops import alignment
 from jaxrl_reason.tasks import arithmetic
-from jaxrl_reason.types import Completion, PairAlignment, Problem
+from jaxrl_reason.types import Completion, PairAlignment, Problem, TrainState
 
 TASK = arithmetic.Arithmetic(length=4, modulus=10, operators="+")
 TOKENIZER = tokenizers.arithmetic_tokenizer()
@@ -69,12 +69,36 @@ class Script:
             for i in range(len(prompts))
         ]
 
+    def reference(self, prompts, completions):
+        return [np.full(len(c), -0.25, np.float32) for c in completions]
+
     def score(self, prompts, completions):
         self.scored += [(tuple(p), tuple(c)) for p, c in zip(prompts, completions, strict=True)]
         return [np.full(len(c), -0.25, np.float32) for c in completions]
 
 
-def stages(script: Script) -> base.Stages:
+class Companion:
+    """A second model whose figures are written down: by default the reference's log-probs, so that all ratios are 0."""
+
+    def __init__(self, figures=lambda completion: np.full(len(completion), -0.25, np.float32)):
+        self.figures = figures
+        self.trained: list = []
+        self.predictions_before_training = 0
+
+    @property
+    def state(self):
+        return TrainState(len(self.trained), None, None, None)
+
+    def predict(self, prompts, completions):
+        self.predictions_before_training += not self.trained
+        return [self.figures(c) for c in completions]
+
+    def train(self, rows, rng):
+        self.trained += rows
+        return self, {"companion/rows": float(len(rows))}
+
+
+def stages(script: Script, companion: Companion | None = None) -> base.Stages:
     """Stages of the real task around a script."""
 
     def repair_prompt(problem, failed, anchor):
@@ -94,4 +118,6 @@ def stages(script: Script) -> base.Stages:
         first_error=TASK.first_error,
         answer_marker=TASK.answer_marker,
         step_separator=TASK.step_separator,
+        reference=script.reference,
+        companion=companion,
     )

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from jaxrl_reason import companions, parts, sharding, timing, train
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import parts, sharding, timing, train
 from jaxrl_reason.models import policy as policies
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -53,20 +53,26 @@ def one_update(config, policy, engines):
     run = parts.make_run(config, policy=policy, mesh=mesh)
     run = dataclasses.replace(run, engine=engines.setdefault(run.engine.shapes, run.engine))
     clock = timing.Clock()
-    stages = parts.bind_stages(run, policy.params, jax.random.key(0), run.task.verify, clock)
+    second = companions.make(run)
+    companion = second and second.bind(second.first_state(), clock)
+    key, verify = jax.random.key(0), run.task.verify
+    stages = parts.bind_stages(run, policy.params, key, verify, clock, companion)
     groups, _ = train.collect(run, stages, 0)
     built = run.method.build(groups, stages, np.random.default_rng(0))
     optimizer = parts.make_optimizer(run)
-    state = parts.first_state(run, optimizer)
+    state = parts.first_state(run, optimizer)._replace(companion=built.companion)
     batch = parts.place_batch(run, parts.to_batch(run, built.rows, stages))
     state, results = parts.make_update(run, optimizer)(state, batch)
     assert int(state.num_updates) == 1
+    if second:
+        assert int(state.companion.num_updates) == 1
     return built, {name: float(value) for name, value in results.items()}, clock.metrics()
 
 
 METHODS = (
     *("rloo", "reinforce_pp", "reinforce_pp_baseline"),
     *("vppo", "vppo_mc", "cliff", "grpo_process", "srl"),
+    *("mixed", "rts", "prime", "ppo"),
 )
 
 
@@ -83,6 +89,12 @@ def test_one_update(name: str, policy, engines):
         assert times["time/locate"] > 0
     elif name in ("vppo", "cliff", "grpo_process"):
         assert built.metrics["process/locate_match_frac"] == 1
+    elif name in ("prime", "ppo"):
+        second = "prm" if name == "prime" else "critic"
+        assert built.metrics[f"{second}/live_rows"] == 16
+        # The values start at 0, which is what random weights earn: the critic need not move.
+        assert name == "ppo" or built.metrics["prm/update_norm"] > 0
+        assert times[f"time/{second}"] > 0
     elif name == "srl":
         assert 0 < built.metrics["reward/format_ok_frac"] <= 1
 

@@ -1,0 +1,18 @@
+"""PRIME (arXiv 2502.01456), an implicit reward model trained beside the policy,
+on list reduction, from the cold start of sft_arithmetic.py.
+
+Command:  jaxrl-reason train --config=configs/prime_arithmetic.py
+Hardware: 2 CPU cores.
+Result:   not measured.
+"""
+
+from jaxrl_reason import config
+
+
+def get_config():
+    c = config.recipe("prime")
+    c.run_dir = "runs/prime_arithmetic"
+    c.model.source = "runs/sft_arithmetic/policy"
+    c.prime.learning_rate = 1e-3
+    c.optim.learning_rate = 1e-3
+    return c

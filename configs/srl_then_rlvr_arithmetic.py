@@ -1,0 +1,24 @@
+"""SRL, then GRPO on the outcome (arXiv 2510.25992), on list reduction, from the cold start of sft_arithmetic.py.
+
+Command:  jaxrl-reason train --config=configs/srl_then_rlvr_arithmetic.py
+Hardware: 2 CPU cores.
+Result:   not measured.
+"""
+
+from jaxrl_reason import config
+
+
+def get_config():
+    srl = config.recipe("srl")
+    # The cold start has no words to think in, and writes whole solutions: its first step is the one that is asked for.
+    srl.task.think = False
+    srl.task.step_end = "separator"
+    srl.train.num_updates = 30
+    rlvr = config.recipe("grpo")
+    for phase in (srl, rlvr):
+        phase.run_dir = "runs/srl_then_rlvr_arithmetic"
+        phase.model.source = "runs/sft_arithmetic/policy"
+    # Groups that are all right or all wrong are replaced, as in SRL those of nearly equal similarity.
+    rlvr.rollout.max_refills = 4
+    rlvr.train.num_updates = 60
+    return config.in_phases(srl, rlvr)
