@@ -23,7 +23,7 @@ from jaxrl_reason.methods import base, make_method
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models import transformer
-from jaxrl_reason.rollout import batching
+from jaxrl_reason.rollout import batching, judges
 from jaxrl_reason.types import Params, Row, TrainBatch, TrainState, VerifyFn
 
 
@@ -41,6 +41,7 @@ class Run:
     method: base.Method
     engine: batching.Engine
     pieces: Callable[[Sequence[int]], list[str]]  # text of each token, remembered
+    judges: judges.Judges  # networks besides the policy that judge steps
 
 
 @dataclasses.dataclass
@@ -108,7 +109,8 @@ def make_run(
         policy.config, policy.tokenizer, shapes, mesh=mesh, vocab_chunk=config.loss.vocab_chunk
     )
     folder = pathlib.Path(config.run_dir)
-    return Run(config, folder, mesh, task, policy, method, engine, _pieces(policy.tokenizer))
+    others = judges.load(config, shapes, policy, task, mesh)
+    return Run(config, folder, mesh, task, policy, method, engine, _pieces(policy.tokenizer), others)
 
 
 def _pieces(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
@@ -345,6 +347,7 @@ def bind_stages(
         first_error=getattr(task, "first_error", None),
         answer_marker=task.answer_marker,
         step_separator=task.step_separator,
+        **judges.bind(run.judges, params, key, clock),
     )
 
 

@@ -14,10 +14,12 @@ import numpy as np
 from jaxrl_reason.types import (
     AlignFn,
     Completion,
+    CriticFn,
     Problem,
     Row,
     SampleFn,
     ScoreFn,
+    StepRewardsFn,
     Verdict,
     VerifyFn,
 )
@@ -39,6 +41,8 @@ class Stages:
     first_error: Callable[[Problem, str], int] | None  # step oracle, for metrics and `replay`
     answer_marker: str
     step_separator: str
+    step_rewards: StepRewardsFn | None = None  # process reward model, where `config.locate` has one
+    critic: CriticFn | None = None  # likewise
 
 
 @dataclasses.dataclass(frozen=True)

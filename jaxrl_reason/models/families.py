@@ -7,9 +7,9 @@ field of a config.json is either read, or known not to change the result, or an 
 
 | architecture | switches |
 | --- | --- |
-| LlamaForCausalLM | none |
+| LlamaForCausalLM, LlamaForProcessRewardModel | none |
 | Qwen2ForCausalLM, Qwen2ForProcessRewardModel | `qkv_bias` |
-| Qwen3ForCausalLM | `qk_norm` |
+| Qwen3ForCausalLM, Qwen3ForProcessRewardModel | `qk_norm` |
 | Qwen3MoeForCausalLM | `qk_norm`, `experts` |
 """
 
@@ -22,7 +22,12 @@ from typing import Any
 
 from jaxrl_reason.models.model_config import ExpertsConfig, ModelConfig, RopeScaling
 
-PRM_ARCHITECTURE = "Qwen2ForProcessRewardModel"
+# The first is that of Qwen2.5-Math-PRM; the others are its head on other trunks, under the same rule of names.
+PRM_ARCHITECTURES = (
+    "Qwen2ForProcessRewardModel",
+    "Qwen3ForProcessRewardModel",
+    "LlamaForProcessRewardModel",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +46,9 @@ FAMILIES: Mapping[str, Family] = {
     "Qwen2ForCausalLM": Family("qwen2", qkv_bias=True),
     "Qwen3ForCausalLM": Family("qwen3", qk_norm=True, head_dim=128),
     "Qwen3MoeForCausalLM": Family("qwen3_moe", qk_norm=True, experts=True),
-    PRM_ARCHITECTURE: Family("qwen2", qkv_bias=True),
+    "Qwen2ForProcessRewardModel": Family("qwen2", qkv_bias=True),
+    "Qwen3ForProcessRewardModel": Family("qwen3", qk_norm=True, head_dim=128),
+    "LlamaForProcessRewardModel": Family("llama"),
 }
 
 
@@ -120,7 +127,7 @@ def tensor_name(path: str, config: ModelConfig) -> TensorName:
 def may_be_left_out(name: str, architecture: str) -> bool:
     """Tensors of a checkpoint that no forward pass of its architecture reads."""
     computed = name.endswith("rotary_emb.inv_freq")  # old checkpoints carry this constant
-    return computed or (architecture == PRM_ARCHITECTURE and name == "lm_head.weight")
+    return computed or (architecture in PRM_ARCHITECTURES and name == "lm_head.weight")
 
 
 # Fields that describe, or that are read elsewhere, or that act in another program's training alone.
@@ -319,9 +326,14 @@ def _yarn_attention(factor: float, scale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
 
-def config_fields(config: ModelConfig) -> dict[str, Any]:
+def config_fields(config: ModelConfig, *, prm: bool = False) -> dict[str, Any]:
     """The config.json of a model; inverse of `model_config`, in the form that every `transformers` reads.
 
+    Args:
+      config: of the model.
+      prm: it is the trunk of a process reward model.
+    Returns:
+      Fields of config.json.
     Raises:
       ValueError: no architecture has this combination of switches.
     Example:
@@ -334,6 +346,7 @@ def config_fields(config: ModelConfig) -> dict[str, Any]:
         name
         for name, family in FAMILIES.items()
         if (family.qk_norm, family.qkv_bias, family.experts) == switches
+        and (name in PRM_ARCHITECTURES) == prm
     ]
     if not alike:
         raise ValueError(

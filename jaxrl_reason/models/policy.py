@@ -138,7 +138,7 @@ def save_policy(folder: str | os.PathLike, policy: Policy) -> None:
         safetensors.numpy.save_file(tensors, fresh / _PARAMS_FILE)
         policy.tokenizer.save_pretrained(fresh)
 
-    _replace_folder(folder, write)
+    replace_folder(folder, write)
 
 
 def export_policy(
@@ -176,11 +176,11 @@ def export_policy(
     def write(fresh: pathlib.Path) -> None:
         pretrained.write(fresh, config, params, policy.tokenizer)
 
-    _replace_folder(folder, write)
+    replace_folder(folder, write)
 
 
-def _replace_folder(folder: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
-    """Write a folder beside its place, then put it there."""
+def replace_folder(folder: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+    """Write a folder beside its place, then put it there: it changes only once everything is written."""
     fresh, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -241,7 +241,7 @@ def _read_checkpoint(
     folder: pathlib.Path, mesh: Mesh | None, param_dtype: str | None
 ) -> tuple[transformer.ModelConfig, Params, Any]:
     description = pretrained.describe(folder)
-    if description.architecture == families.PRM_ARCHITECTURE:
+    if description.architecture in families.PRM_ARCHITECTURES:
         raise ValueError(
             f"{folder}: is a process reward model, which makes no text; load it with models.prm.load_prm"
         )
