@@ -64,8 +64,9 @@ def locate() -> ml_collections.ConfigDict:
 
 
 def prm() -> ml_collections.ConfigDict:
-    """Training of a process reward model, `train-prm`; starts from `model.source`."""
+    """Training of a process reward model, `train-prm`."""
     c = ml_collections.ConfigDict()
+    c.start = ""  # folder of a process reward model to go on from; empty: the trunk of model.source
     # oracle: the task's own, on solutions sampled from the policy | monte_carlo: the search of `locate`, on the same |
     c.labels = "oracle"  # trl | prm800k: a JSONL file
     c.path = ""  # that file
@@ -77,7 +78,9 @@ def prm() -> ml_collections.ConfigDict:
     c.updates = 600  # >= 0; 0: only the evaluation
     c.batch_rows = 64  # solutions per update, >= 1
     c.learning_rate = 1e-3  # > 0, peak; cosine to a tenth
-    c.eval_path = ""  # ProcessBench JSON; empty: solutions of the policy to other problems, by oracle
+    c.eval_path = (
+        ""  # ProcessBench JSON; empty: solutions of the policy to other problems, by oracle
+    )
     c.eval_solutions = 512  # of them, >= 1
     return c
 

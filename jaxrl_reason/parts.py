@@ -110,7 +110,9 @@ def make_run(
     )
     folder = pathlib.Path(config.run_dir)
     others = judges.load(config, shapes, policy, task, mesh)
-    return Run(config, folder, mesh, task, policy, method, engine, _pieces(policy.tokenizer), others)
+    return Run(
+        config, folder, mesh, task, policy, method, engine, _pieces(policy.tokenizer), others
+    )
 
 
 def _pieces(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:

@@ -42,7 +42,7 @@ MAY_IMPORT = {
 }
 # Above them: may import everything but each other's callers.
 PARTS = {"parts"}  # the parts of a run, made from its config
-PROGRAMS = {"train", "sft", "evaluate", "report", "demo"}
+PROGRAMS = {"train", "sft", "prm_training", "evaluate", "report", "demo"}
 FRONT = {"cli", "__main__"}
 
 

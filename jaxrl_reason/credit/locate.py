@@ -49,7 +49,7 @@ class Locator(Protocol):
         completions: Sequence[Completion],
         references: Sequence[Completion | None] | None = None,
     ) -> Located:
-        """`references`: a right completion of each problem; `repair_diff` needs it close, `repaired` close to nothing."""
+        """`references`: a right completion of each problem; only `repair_diff` and `repaired` look at them."""
         ...
 
 

@@ -58,9 +58,7 @@ def load(
     prms.end_id(prm)
     step_scores.check_evaluation(pathlib.Path(settings.prm_path), settings)
     tokens = settings.prm_tokens or step_scores.longest_row(shapes)
-    scorer = step_scores.StepScorer(
-        prm, max_tokens=tokens, chunk_rows=shapes.chunk_rows, mesh=mesh
-    )
+    scorer = step_scores.StepScorer(prm, max_tokens=tokens, chunk_rows=shapes.chunk_rows, mesh=mesh)
     return Judges(scorer, question_fn(prm, task), None)
 
 

@@ -25,17 +25,14 @@ from jaxrl_reason.types import StepRewards
 class StepScorer:
     """Questions and steps to rewards; counts what it cost since it was made.
 
-    Rows are sorted by length and cut into chunks of two sizes; each chunk takes the narrowest of three widths that holds
-    it, so that at most six programs are compiled.
+    Rows are sorted by length and cut into chunks of two sizes; each chunk takes the narrowest of three widths that
+    holds it, so that at most six programs are compiled.
     """
 
-    def __init__(
-        self, prm: prms.Prm, *, max_tokens: int, chunk_rows: int, mesh: jax.sharding.Mesh
-    ):
+    def __init__(self, prm: prms.Prm, *, max_tokens: int, chunk_rows: int, mesh: jax.sharding.Mesh):
         self.prm, self.max_tokens, self.chunk_rows = prm, max_tokens, chunk_rows
         self.tokens_read = 0  # without padding
         self.seconds = 0.0
-        self._widths = tuple(sorted({-(-max_tokens // part) for part in (4, 2, 1)}))
         self._rows, self._multiple = sharding.batch_sharding(mesh), sharding.row_shards(mesh)
 
     def __call__(self, questions: Sequence[str], steps: Sequence[Sequence[str]]) -> StepRewards:
@@ -58,7 +55,9 @@ class StepScorer:
         start = 0
         for size in batching.chunk_plan(len(live), self.chunk_rows, self._multiple):
             part = live[start : start + size]
-            width = batching.pick_bucket(self._widths, max(len(rows[i][0]) for i in part))
+            width = batching.pick_bucket(
+                widths(self.max_tokens), max(len(rows[i][0]) for i in part)
+            )
             tokens, mask = batching.pad_right([rows[i][0] for i in part], width, size, 0)
             placed = sharding.to_global((tokens, mask), self._rows)
             logits = sharding.to_host(self.prm.apply(self.prm.params, *placed))
@@ -70,6 +69,16 @@ class StepScorer:
         self.tokens_read += int(read.sum())
         self.seconds += time.perf_counter() - started
         return StepRewards(rewards, read)
+
+
+def widths(max_tokens: int) -> tuple[int, ...]:
+    """Widths that rows are padded to: a quarter, a half, all of `max_tokens`.
+
+    Example:
+      >>> widths(48)
+      (12, 24, 48)
+    """
+    return tuple(sorted({-(-max_tokens // part) for part in (4, 2, 1)}))
 
 
 def recorded_f1(evaluation: dict[str, Any], threshold: float) -> float:
@@ -109,7 +118,8 @@ def check_evaluation(folder: pathlib.Path, settings: ml_collections.ConfigDict) 
             return
         raise FileNotFoundError(
             f"{path}: missing, so nobody knows how well this model finds first errors; evaluate it with"
-            f" jaxrl-reason train-prm --config.model.source={folder} --config.prm.updates=0, or accept it with"
+            f" jaxrl-reason train-prm --config.prm.start={folder} --config.prm.updates=0 --config.prm.eval_path=FILE"
+            " (of ProcessBench), or accept it with"
             " --config.locate.prm_unevaluated=true"
         )
     try:

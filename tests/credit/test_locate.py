@@ -209,7 +209,10 @@ def test_bad_settings_are_refused():
         ("oracle", "cannot judge steps; choose monte_carlo"),
         ("prm", "set locate.prm_path"),
         ("critic", "set locate.critic_source"),
-        ("guess", "'guess': must be one of oracle, monte_carlo, executable, prm, critic, repair_diff"),
+        (
+            "guess",
+            "'guess': must be one of oracle, monte_carlo, executable, prm, critic, repair_diff",
+        ),
     ):
         settings.kind = kind
         with pytest.raises(ValueError, match=words):
