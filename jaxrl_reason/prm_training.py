@@ -21,13 +21,12 @@ import numpy as np
 import optax
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import metrics, parts, sharding, timing
+from jaxrl_reason import metrics, parts, sharding, solutions
 from jaxrl_reason.algos import step_loss
-from jaxrl_reason.credit import locate_monte_carlo, locate_steps, segment
-from jaxrl_reason.methods import base
+from jaxrl_reason.credit import locate_steps
 from jaxrl_reason.models import prm as prms
 from jaxrl_reason.rollout import batching, judges, step_scores
-from jaxrl_reason.types import Completion, Params, Problem
+from jaxrl_reason.types import Params
 from jaxrl_reason.verify import processbench, step_labels
 
 # Problems that no RL run and no cold start reaches, to learn from and to be examined on.
@@ -117,99 +116,16 @@ def _labelled(run: parts.Run, prm: prms.Prm) -> list[step_labels.Labelled]:
         return readers[config.labels](config.path)
     question = judges.question_fn(prm, run.task)
     wanted = config.solutions
-    solutions = [
+    labelled = [
         step_labels.from_first_error(question(s.problem), s.steps, s.numbers, s.error)
-        for s in sample_solutions(run, _TRAIN_PROBLEMS, wanted, by=config.labels)
+        for s in solutions.sample(run, _TRAIN_PROBLEMS, wanted, by=config.labels)
     ]
-    if not solutions:
+    if not labelled:
         raise ValueError(
             f"prm.labels = {config.labels!r}: none of {wanted} solutions could be labelled;"
             " start from a policy that sometimes solves the problems, or raise prm.solutions"
         )
-    return solutions
-
-
-class Solution(NamedTuple):
-    """One completion of the policy, cut into steps that have text, and its first wrong step."""
-
-    problem: Problem
-    completion: Completion
-    correct: bool
-    steps: list[str]
-    numbers: list[int]  # of the steps, as `error` counts
-    error: int  # -1: none; a number that no step has: something is missing at the end
-
-
-def sample_solutions(run: parts.Run, first: int, count: int, *, by: str) -> list[Solution]:
-    """Completions of the policy at temperature 1, labelled; those whose first error is unknown are left out.
-
-    Args:
-      run: parts of the run; its policy writes.
-      first: number of the update whose problems are taken.
-      count: completions sampled, in whole groups.
-      by: oracle | monte_carlo.
-    Returns:
-      Solutions.
-    Raises:
-      ValueError: the oracle is asked for and the task has none.
-    """
-    config, size = run.config, run.config.rollout.group_size
-    stages = parts.bind_stages(
-        run,
-        run.policy.params,
-        jax.random.fold_in(jax.random.key(config.seed), first),
-        run.task.verify,
-        timing.Clock(),
-    )
-    problems = run.task.batch(config.seed, first, -(-count // size))
-    groups = stages.sample(
-        [stages.policy_prompt(p) for p in problems], stage="policy", num_samples=size
-    )
-    owners = [p for p in problems for _ in range(size)]
-    completions = [c for group in groups for c in group]
-    correct = [v.reward >= 0.5 for v in base.judge(stages.verify, owners, completions)]
-    ids = [segment.step_ids(c.tokens, run.pieces, stages.step_separator) for c in completions]
-    errors = _first_errors(config, stages, owners, completions, correct, ids, by)
-    found = []
-    for row in zip(owners, completions, correct, ids, errors, strict=True):
-        problem, completion, right, own, error = row
-        steps, numbers = locate_steps.step_texts(
-            completion.tokens, own, stages.decode, stages.step_separator
-        )
-        if steps and error >= step_labels.NO_ERROR:
-            found.append(Solution(problem, completion, right, steps, numbers, int(error)))
-    return found
-
-
-def _first_errors(
-    config: ml_collections.ConfigDict,
-    stages: base.Stages,
-    problems: Sequence[Problem],
-    completions: Sequence[Completion],
-    correct: Sequence[bool],
-    ids: Sequence[np.ndarray],
-    by: str,
-) -> list[int]:
-    if by == "oracle":
-        if stages.first_error is None:
-            raise ValueError("prm.labels = 'oracle': this task cannot judge steps; use monte_carlo")
-        return [stages.first_error(p, c.text) for p, c in zip(problems, completions, strict=True)]
-    by_tokens = {c.tokens: own for c, own in zip(completions, ids, strict=True)}
-    search = locate_monte_carlo.monte_carlo(
-        stages.sample,
-        stages.verify,
-        stages.policy_prompt,
-        lambda tokens: by_tokens[tuple(tokens)],
-        continuations=config.locate.continuations,
-        retest=config.locate.retest,
-        max_generations=config.locate.max_generations,
-        threshold=config.locate.threshold,
-    )
-    wrong = np.flatnonzero(~np.asarray(correct, bool))
-    errors = np.full(len(completions), step_labels.NO_ERROR)
-    located = search([problems[i] for i in wrong], [completions[i] for i in wrong])
-    errors[wrong] = located.first_error.step
-    return errors.tolist()
+    return labelled
 
 
 # --- training --------------------------------------------------------------------------------------
@@ -372,7 +288,12 @@ def _evaluation(run: parts.Run, prm: prms.Prm) -> dict[str, Any]:
         records, name = processbench.read(config.prm.eval_path), config.prm.eval_path
         name = pathlib.Path(name).name
     else:
-        records, name = exam(run, prm), f"{run.task.name}, solutions of the policy, step oracle"
+        records, name = (
+            solutions.exam(
+                run, _EXAM_PROBLEMS, config.prm.eval_solutions, judges.question_fn(prm, run.task)
+            ),
+            f"{run.task.name}, solutions of the policy, step oracle",
+        )
     scorer = step_scores.StepScorer(
         prm,
         max_tokens=_max_tokens(run),
@@ -393,23 +314,6 @@ def _evaluation(run: parts.Run, prm: prms.Prm) -> dict[str, Any]:
         "seconds": round(scorer.seconds, 3),
         "training": trained,
     }
-
-
-def exam(run: parts.Run, prm: prms.Prm) -> list[processbench.Record]:
-    """Solutions of the policy to problems that are not trained on, labelled by the task, right and wrong ones.
-
-    Solutions that lack a step are left out: no step that they show is their first error.
-    """
-    question = judges.question_fn(prm, run.task)
-    records = []
-    count = run.config.prm.eval_solutions
-    for number, s in enumerate(sample_solutions(run, _EXAM_PROBLEMS, count, by="oracle")):
-        if s.error == step_labels.NO_ERROR or s.error in s.numbers:
-            label = -1 if s.error == step_labels.NO_ERROR else s.numbers.index(s.error)
-            records.append(
-                processbench.Record(str(number), question(s.problem), tuple(s.steps), label)
-            )
-    return records
 
 
 def scores_by_threshold(

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "checkpoint": _GROUND | _TOOLS,
 }
 # Above them: may import everything but each other's callers.
-PARTS = {"parts"}  # the parts of a run, made from its config
+PARTS = {"parts", "solutions"}  # the parts of a run, made from its config; what they write
 PROGRAMS = {"train", "sft", "prm_training", "evaluate", "report", "demo"}
 FRONT = {"cli", "__main__"}
 

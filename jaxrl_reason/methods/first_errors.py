@@ -52,25 +52,13 @@ def find(
         segment.step_ids(c.tokens, stages.pieces, stages.step_separator) for c in completions
     ]
     by_tokens = {c.tokens: ids for c, ids in zip(completions, step_ids, strict=True)}
-    tools = locators.Tools(
-        step_ids_fn=lambda tokens: by_tokens[tuple(tokens)],
-        decode=stages.decode,
-        separator=stages.step_separator,
-        first_error=stages.first_error,
-        sample_fn=stages.sample,
-        verify_fn=stages.verify,
-        align_fn=stages.align,
-        encode_prompt=stages.policy_prompt,
-        repair_prompt=stages.repair_prompt,
-        step_rewards=stages.step_rewards,
-        critic=stages.critic,
-    )
     wrong = np.flatnonzero(~correct)
     own = [completions[i] for i in wrong]
     anchors = _anchors(groups, settings.threshold)
-    located = locators.make_locator(settings, tools)(
-        [problems[i] for i in wrong], own, [anchors[i] for i in wrong]
+    locator = locators.make_locator(
+        settings, tools(stages, lambda tokens: by_tokens[tuple(tokens)])
     )
+    located = locator([problems[i] for i in wrong], own, [anchors[i] for i in wrong])
     good_steps = np.array([int(ids[-1]) + 1 if len(ids) else 0 for ids in step_ids], int)
     good_tokens = np.array([len(c.tokens) for c in completions], int)
     for i, step, token in zip(wrong, *located.first_error, strict=True):
@@ -82,6 +70,23 @@ def find(
         good_tokens[i] = max(token, 0)
     metrics = _metrics(located, own, stages, [problems[i] for i in wrong])
     return FirstErrors(correct, good_steps, good_tokens, step_ids, metrics)
+
+
+def tools(stages: base.Stages, step_ids_fn: locate.StepIdsFn) -> locators.Tools:
+    """The functions of an update, as locators call them."""
+    return locators.Tools(
+        step_ids_fn=step_ids_fn,
+        decode=stages.decode,
+        separator=stages.step_separator,
+        first_error=stages.first_error,
+        sample_fn=stages.sample,
+        verify_fn=stages.verify,
+        align_fn=stages.align,
+        encode_prompt=stages.policy_prompt,
+        repair_prompt=stages.repair_prompt,
+        step_rewards=stages.step_rewards,
+        critic=stages.critic,
+    )
 
 
 def _anchors(groups: Sequence[base.Group], threshold: float) -> list[Completion | None]:

@@ -6,11 +6,13 @@ Host side; drives the device. Reads: a policy folder. Writes: nothing.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
+from jaxrl_reason.credit import critic
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.rollout import batching
@@ -40,12 +42,13 @@ def load_critic(
     Returns:
       Critic.
     Raises:
-      FileNotFoundError, ValueError: as `load_policy`.
+      FileNotFoundError, ValueError: as `load_policy`; ValueError too where the vocabulary lacks the prompt's words.
     """
     settings = config.locate
     own = settings.critic_source == OWN
     if not own:
         policy = policies.load_policy(settings.critic_source, dtype=config.model.dtype, mesh=mesh)
+    _check_vocabulary(policy.tokenizer, settings.critic_source)
     prompt, new = settings.critic_prompt_tokens, settings.critic_new_tokens
     shapes = batching.Shapes(prompt, new, prompt, config.rollout.chunk_rows)
     engine = batching.Engine(
@@ -54,11 +57,22 @@ def load_critic(
     return Critic(engine, None if own else policy.params)
 
 
-def ask_fn(critic: Critic, params: Params, key: jax.Array) -> CriticFn:
+def _check_vocabulary(tokenizer: Any, source: str) -> None:
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    ids = tokenizers.encode_prompt(tokenizer, critic.prompt("", [""]))
+    if unknown is not None and unknown in ids:
+        raise ValueError(
+            f"locate.critic_source = {source!r}: its tokenizer lacks {ids.count(unknown)} of the {len(ids)} tokens"
+            " of the critic's prompt, so it cannot be a critic; name a model of natural language, or choose another"
+            " locate.kind"
+        )
+
+
+def ask_fn(judge: Critic, params: Params, key: jax.Array) -> CriticFn:
     """The critic as a function of prompts, with an update's parameters and key in it.
 
     Args:
-      critic: from `load_critic`.
+      judge: from `load_critic`.
       params: of the policy in training; used where it is its own critic.
       key: of the update.
     Returns:
@@ -66,11 +80,11 @@ def ask_fn(critic: Critic, params: Params, key: jax.Array) -> CriticFn:
     """
 
     def ask(prompts, num_samples):
-        engine = critic.engine
+        engine = judge.engine
         encoded = [tokenizers.encode_prompt(engine.tokenizer, text) for text in prompts]
         rows = [i for i, ids in enumerate(encoded) if len(ids) <= engine.shapes.prompt]
         groups = engine.sample(
-            params if critic.params is None else critic.params,
+            params if judge.params is None else judge.params,
             key,
             [encoded[i] for i in rows],
             stage="locate-critic",
