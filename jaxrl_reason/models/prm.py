@@ -148,7 +148,7 @@ def new_prm(
       >>> step_rewards(prm, "solve 3 8 :", ["1"])
       array([0.5], dtype=float32)
     """
-    config = dataclasses.replace(policy.config, tied=True, remat=policy.config.remat)
+    config = dataclasses.replace(policy.config, tied=True)
     head = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), param_shapes(config)["score"])
     inner = jax.random.normal(key, head["inner"].shape) * config.d_model**-0.5
     head["inner"] = inner.astype(head["inner"].dtype)
