@@ -14,6 +14,5 @@ def get_config():
     c.model.source = "runs/sft_arithmetic/policy"
     c.prm.solutions = 8192
     c.prm.updates = 800
-    c.prm.learning_rate = 2e-3
     c.locate.prm_threshold = 0.5
     return c

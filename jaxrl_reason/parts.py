@@ -349,7 +349,7 @@ def bind_stages(
         first_error=getattr(task, "first_error", None),
         answer_marker=task.answer_marker,
         step_separator=task.step_separator,
-        **judges.bind(run.judges, params, key, clock),
+        **judges.bind(run.judges, params, key, clock, engine),
     )
 
 

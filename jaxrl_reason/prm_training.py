@@ -71,6 +71,11 @@ def train_prm(
     if (folder / "prm").exists():
         raise FileExistsError(f"{folder}/prm exists; choose another --config.run_dir")
     run = parts.make_run(config, task=task, policy=policy, mesh=mesh)
+    if not config.prm.eval_path and not hasattr(run.task, "first_error"):
+        raise ValueError(
+            f"prm.eval_path = '': task {run.task.name!r} cannot judge steps itself, so an examination needs labelled"
+            " solutions; set it to a JSON file of ProcessBench"
+        )
     prm = _first_prm(run)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(config_lib.to_json(config))

@@ -67,8 +67,17 @@ def question_fn(prm: prms.Prm, task: Any) -> Callable[[Problem], str]:
     return (lambda problem: problem.prompt) if prm.chat else task.policy_prompt
 
 
-def bind(judges: Judges, params: Params, key: jax.Array, clock: timing.Clock) -> dict[str, Any]:
-    """`step_rewards` and `critic` of `methods.base.Stages`, with an update's parameters and key in them, timed."""
+def bind(
+    judges: Judges,
+    params: Params,
+    key: jax.Array,
+    clock: timing.Clock,
+    engine: batching.Engine,
+) -> dict[str, Any]:
+    """`step_rewards` and `critic` of `methods.base.Stages`, with an update's parameters and key in them, timed.
+
+    What a critic writes is counted among the tokens that `engine`, the run's, has generated.
+    """
 
     def step_rewards(problems, steps):
         with clock.time("locate"):
@@ -76,7 +85,9 @@ def bind(judges: Judges, params: Params, key: jax.Array, clock: timing.Clock) ->
 
     def ask(prompts, num_samples):
         with clock.time("locate"):
-            return critic.ask_fn(judges.critic, params, key)(prompts, num_samples)
+            answers = critic.ask_fn(judges.critic, params, key)(prompts, num_samples)
+        engine.generated_tokens += int(answers.tokens.sum())
+        return answers
 
     return {
         "step_rewards": judges.scorer and step_rewards,

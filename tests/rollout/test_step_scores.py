@@ -142,6 +142,6 @@ def test_a_step_end_must_be_one_token_and_a_question_cannot_speak_for_the_chat(p
 
 def test_a_policy_without_words_is_no_critic():
     config = config_lib.base()
-    config.locate.kind = "critic"
+    mesh = sharding.make_mesh(config.mesh)
     with pytest.raises(ValueError, match="its tokenizer lacks .* cannot be a critic"):
-        critic.load_critic(config, policies.load_policy("tiny"), None)
+        critic.load_critic(config, policies.load_policy("tiny"), mesh)
