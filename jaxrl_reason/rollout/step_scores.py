@@ -81,7 +81,7 @@ def widths(max_tokens: int) -> tuple[int, ...]:
     return tuple(sorted({-(-max_tokens // part) for part in (4, 2, 1)}))
 
 
-def recorded_f1(evaluation: dict[str, Any], threshold: float) -> float:
+def recorded_f1(evaluation: Any, threshold: float) -> float:
     """F1 that a record gives for a threshold: that of the nearest one which was measured.
 
     Args:
