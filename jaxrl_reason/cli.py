@@ -1,4 +1,4 @@
-"""The command line: `jaxrl-reason train | sft | evaluate | compare | plan | export | report | demo`.
+"""The command line: `jaxrl-reason train | sft | train-prm | evaluate | compare | plan | export | report | demo`.
 
 Host side. Reads: arguments, config files. Writes: messages to standard error; results of `evaluate`,
 `plan` and `report` to standard output. Exit status: 0 done, 1 the work failed, 2 the request was wrong; no
@@ -124,6 +124,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on from the newest checkpoint of config.run_dir"
     )
     add("sft", _sft, "cold start: supervised training of a first policy", config=True)
+    add("train-prm", _train_prm, "train and examine a process reward model", config=True)
     evaluate = add("evaluate", _evaluate, "measure a policy on the task of a config", config=True)
     evaluate.add_argument(
         "policy", metavar="POLICY", help="run, policy or Hugging Face folder, or preset"
@@ -242,6 +243,14 @@ def _sft(options: argparse.Namespace, assignments: Sequence[str]) -> None:
     from jaxrl_reason import sft
 
     sft.sft(config)
+
+
+def _train_prm(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    config = _load_config(options, assignments)
+    _prepare_process(options)
+    from jaxrl_reason import prm_training
+
+    print(prm_training.train_prm(config))
 
 
 def _evaluate(options: argparse.Namespace, assignments: Sequence[str]) -> None:

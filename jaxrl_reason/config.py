@@ -51,6 +51,7 @@ def base() -> ml_collections.ConfigDict:
     c.train = _train()
     c.eval = _eval()
     c.sft = _sft()
+    c.prm = config_methods.prm()
     c.lock()
     return c
 

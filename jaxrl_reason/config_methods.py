@@ -42,7 +42,8 @@ def overlong() -> ml_collections.ConfigDict:
 def locate() -> ml_collections.ConfigDict:
     """First errors of wrong completions, for the methods that use them (`config_rules.LOCATING`)."""
     c = ml_collections.ConfigDict()
-    c.kind = "oracle"  # oracle (the task's own) | monte_carlo (binary search, arXiv 2406.06592)
+    c.kind = "oracle"  # oracle (the task's own) | monte_carlo (binary search, arXiv 2406.06592) |
+    # executable (equations are computed) | prm | critic | repair_diff (first edit of the policy's own repair)
     c.threshold = 0.5  # tau_r in (0, 1]: reward at or above it counts as correct
     c.no_error = (
         "last"  # last | none: a wrong completion without a wrong step: its last step | no credit
@@ -50,6 +51,38 @@ def locate() -> ml_collections.ConfigDict:
     c.continuations = 8  # k per probed prefix of the search, >= 1
     c.retest = 32  # continuations of the second test of a boundary, >= 0; 0: none
     c.max_generations = 128  # most continuations for one completion, >= 1; beyond: unknown
+    c.repairs = 2  # repairs per completion, >= 1, of repair_diff
+    c.prm_path = ""  # folder of the process reward model: of train-prm, or a Qwen2.5-Math-PRM
+    c.prm_threshold = 0.8  # tau in (0, 1]: the first step with P(right) below it is the first error
+    c.prm_tokens = 0  # longest row that it reads, tokens, >= 0; 0: the run's budgets and an eighth
+    c.prm_min_f1 = 0.5  # in [0, 1]: warn where its recorded F1 is lower
+    c.prm_unevaluated = False  # bool: accept one whose folder records no F1
+    c.critic_source = "policy"  # policy: the one in training; else a policy or Hugging Face folder
+    c.critic_samples = 1  # k >= 1; 1: greedy; more: majority at temperature 0.7
+    c.critic_prompt_tokens = 2048  # >= 1; longer prompts: unknown
+    c.critic_new_tokens = 512  # >= 1
+    return c
+
+
+def prm() -> ml_collections.ConfigDict:
+    """Training of a process reward model, `train-prm`."""
+    c = ml_collections.ConfigDict()
+    c.start = ""  # folder of a process reward model to go on from; empty: the trunk of model.source
+    # oracle: the task's own, on solutions sampled from the policy | monte_carlo: the search of `locate`, on the same |
+    c.labels = "oracle"  # trl | prm800k: a JSONL file
+    c.path = ""  # that file
+    c.solutions = 4096  # sampled for oracle and monte_carlo labels, >= 1
+    c.targets = "hard"  # hard: 0 or 1 | soft: the labels as they are
+    c.hard_above = 0.0  # in [0, 1): labels above it are right; 2501.07301: 0 for Monte-Carlo shares
+    c.after_error = "drop"  # drop | keep: steps behind the first wrong one (2501.07301: drop)
+    c.step_end = ""  # one token that ends a step; empty: <extra_0>, or the task's separator
+    c.updates = 600  # >= 0; 0: only the evaluation
+    c.batch_rows = 64  # solutions per update, >= 1
+    c.learning_rate = 1e-3  # > 0, peak; cosine to a tenth
+    c.eval_path = (
+        ""  # ProcessBench JSON; empty: solutions of the policy to other problems, by oracle
+    )
+    c.eval_solutions = 512  # of them, >= 1
     return c
 
 

@@ -86,7 +86,7 @@ CHOICES = {
     "advantage.kind": ("zscore", "centred", "leave_one_out", "raw"),
     "advantage.whiten": ("none", "rows", "tokens"),
     "advantage.ddof": (0, 1),
-    "locate.kind": ("oracle", "monte_carlo"),
+    "locate.kind": ("oracle", "monte_carlo", "executable", "prm", "critic", "repair_diff"),
     "locate.no_error": ("last", "none"),
     "vppo.shorten": ("prompt", "none"),
     "iop.anchor": ("random", "nearest"),
@@ -108,6 +108,9 @@ CHOICES = {
     "loss.mismatch_level": ("token", "sequence"),
     "optim.schedule": ("constant", "cosine", "linear"),
     "sft.optimizer": ("adamw", "muon"),
+    "prm.labels": ("oracle", "monte_carlo", "trl", "prm800k"),
+    "prm.targets": ("hard", "soft"),
+    "prm.after_error": ("drop", "keep"),
 }
 
 # (lowest, highest) of the numeric fields, both ends allowed; None: no end. Open ends are written as tiny offsets.
@@ -136,6 +139,13 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "locate.continuations": (1, None),
     "locate.retest": (0, None),
     "locate.max_generations": (1, None),
+    "locate.repairs": (1, None),
+    "locate.prm_threshold": (TINY, 1),
+    "locate.prm_tokens": (0, None),
+    "locate.prm_min_f1": (0, 1),
+    "locate.critic_samples": (1, None),
+    "locate.critic_prompt_tokens": (1, None),
+    "locate.critic_new_tokens": (1, None),
     "vppo.alpha": (0, 1),
     "cliff.prefix_scale": (0, 1),
     "srl.min_std": (0, None),
@@ -198,6 +208,12 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "sft.repair_start": (0, 1),
     "sft.repair_fraction": (0, 1),
     "sft.failures_every": (1, None),
+    "prm.solutions": (1, None),
+    "prm.hard_above": (0, 1 - TINY),
+    "prm.updates": (0, None),
+    "prm.batch_rows": (1, None),
+    "prm.learning_rate": (TINY, None),
+    "prm.eval_solutions": (1, None),
 }
 
 
@@ -262,6 +278,10 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         )
     if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name == "gsm8k":
         problems.append("locate.kind = 'oracle': gsm8k cannot judge steps; choose monte_carlo")
+    if c.method.name in LOCATING and c.locate.kind == "prm" and not c.locate.prm_path:
+        problems.append("locate.prm_path = '': set it to the folder of a process reward model")
+    if c.prm.labels in ("trl", "prm800k") and not c.prm.path:
+        problems.append(f"prm.path = '': labels {c.prm.labels!r} are read from a JSONL file")
     if c.method.name == "srl" and not c.task.steps:
         problems.append(
             "task.steps = False: srl trains on steps of expert solutions; set it to True"

@@ -26,7 +26,7 @@ from jaxrl_reason.models import prompts as prompts_lib
 from jaxrl_reason.models import start as starting
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models.model_config import ModelConfig
-from jaxrl_reason.rollout import batching
+from jaxrl_reason.rollout import batching, judges
 from jaxrl_reason.types import Companion, Params, Row, ScoreFn, TrainBatch, TrainState, VerifyFn
 
 
@@ -45,6 +45,7 @@ class Run:
     method: base.Method
     engine: batching.Engine
     pieces: Callable[[Sequence[int]], list[str]]  # text of each token, remembered
+    judges: judges.Judges  # networks besides the policy that judge steps
 
 
 @dataclasses.dataclass
@@ -109,7 +110,8 @@ def make_run(
     )
     folder = pathlib.Path(config.run_dir)
     pieces = _pieces(policy.tokenizer)
-    return Run(config, folder, mesh, task, policy, prompts, method, engine, pieces)
+    others = judges.load(config, shapes, policy, task, mesh)
+    return Run(config, folder, mesh, task, policy, prompts, method, engine, pieces, others)
 
 
 def _pieces(tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
@@ -387,6 +389,7 @@ def bind_stages(
         step_separator=task.step_separator,
         reference=_scorer(run, run.policy.params, clock),
         companion=companion,
+        **judges.bind(run.judges, params, key, clock, engine),
     )
 
 

@@ -216,6 +216,26 @@ VerifyFn = Callable[[Sequence[Problem], Sequence[str]], list[Verdict]]
 AlignFn = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], list[PairAlignment]]
 
 
+class StepRewards(NamedTuple):
+    """What a process reward model says about the steps of B solutions, and what it read for that."""
+
+    # per solution [<= its steps] float32, P(right so far); shorter where the rest did not fit
+    rewards: list[np.ndarray]
+    tokens: np.ndarray  # [B] int: tokens read, without padding
+
+
+class CriticAnswers(NamedTuple):
+    """Answers of a critic to B prompts, and what they cost."""
+
+    texts: list[list[str]]  # per prompt k answers; none where the prompt did not fit
+    tokens: np.ndarray  # [B] int: tokens written
+
+
+# problems, and the texts of each solution's steps
+StepRewardsFn = Callable[[Sequence[Problem], Sequence[Sequence[str]]], StepRewards]
+CriticFn = Callable[[Sequence[str], int], CriticAnswers]  # prompts, k
+
+
 @dataclasses.dataclass(frozen=True)
 class AuditResult:
     """Verdict on the honesty of one repair, with the reason in a few words."""

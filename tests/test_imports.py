@@ -42,9 +42,9 @@ MAY_IMPORT = {
     "checkpoint": _GROUND | _TOOLS,
 }
 # Above them: may import everything but each other's callers.
-# The parts of a run, made from its config, and what they hold.
-PARTS = {"parts", "memory", "companions", "phases"}
-PROGRAMS = {"train", "sft", "evaluate", "report", "compare", "demo", "plan"}
+# The parts of a run, made from its config, what they hold, and what they write.
+PARTS = {"parts", "memory", "companions", "phases", "solutions"}
+PROGRAMS = {"train", "sft", "prm_training", "evaluate", "report", "compare", "demo", "plan"}
 FRONT = {"cli", "__main__"}
 
 

@@ -1,18 +1,17 @@
-"""Where reasoning first goes wrong: one interface, several locators.
+"""Where reasoning first goes wrong: the interface of all locators, the oracle, and the difference to a repair.
 
 Host side. Reads: nothing. Writes: nothing.
 
 A locator gets completions whose answer is wrong and says, for each, the first wrong step, or that it does not know.
-What it may ask of a network comes in as `sample_fn` and `verify_fn`.
+What it may ask of a network comes in as a function. `locators.make_locator` builds the one that a config names;
+`locate_monte_carlo` and `locate_steps` hold the others.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import ml_collections
 import numpy as np
 
 from jaxrl_reason.credit import gate
@@ -36,7 +35,8 @@ class Located(NamedTuple):
     """First errors of B completions and what finding them cost; columns count from the completion's first token."""
 
     first_error: FirstError  # [B] int32 arrays
-    generations: np.ndarray  # [B] int: continuations sampled for it
+    generations: np.ndarray  # [B] int: completions sampled for it
+    tokens: np.ndarray  # [B] int: tokens that a reward model read, or a critic wrote, for it
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ class Locator(Protocol):
         completions: Sequence[Completion],
         references: Sequence[Completion | None] | None = None,
     ) -> Located:
-        """`references`: a right completion for each, close to it; only `repair_diff` looks at them."""
+        """`references`: a right completion of each problem; only `repair_diff` and `repaired` look at them."""
         ...
 
 
@@ -73,18 +73,25 @@ def first_token(completion: Completion, step_ids: np.ndarray, step: int) -> int:
     return min(int(np.searchsorted(np.asarray(step_ids), step)), end)
 
 
-def _located(
+def located(
     completions: Sequence[Completion],
     steps: Sequence[int],
     step_ids_fn: StepIdsFn,
     generations: Sequence[int] | np.ndarray | None = None,
+    tokens: Sequence[int] | np.ndarray | None = None,
 ) -> Located:
-    tokens = [
+    """`Located` of first wrong steps, negative codes included; costs that are not given are 0."""
+    columns = [
         first_token(completion, step_ids_fn(completion.tokens), step) if step >= 0 else step
         for completion, step in zip(completions, steps, strict=True)
     ]
-    spent = np.zeros(len(tokens), int) if generations is None else np.asarray(generations, int)
-    return Located(FirstError(np.asarray(steps, np.int32), np.asarray(tokens, np.int32)), spent)
+    first_error = FirstError(np.asarray(steps, np.int32), np.asarray(columns, np.int32))
+    free = np.zeros(len(columns), int)
+    return Located(
+        first_error,
+        free if generations is None else np.asarray(generations, int),
+        free if tokens is None else np.asarray(tokens, int),
+    )
 
 
 def oracle(first_error: Callable[[Problem, str], int], step_ids_fn: StepIdsFn) -> Locator:
@@ -100,7 +107,7 @@ def oracle(first_error: Callable[[Problem, str], int], step_ids_fn: StepIdsFn) -
     def locate(problems, completions, references=None):
         del references
         steps = [first_error(p, c.text) for p, c in zip(problems, completions, strict=True)]
-        return _located(completions, steps, step_ids_fn)
+        return located(completions, steps, step_ids_fn)
 
     return locate
 
@@ -126,7 +133,70 @@ def repair_diff(align_fn: AlignFn, step_ids_fn: StepIdsFn) -> Locator:
         steps = [UNKNOWN] * len(completions)
         for i, pair in zip(known, pairs, strict=True):
             steps[i] = first_edited_step(pair, step_ids_fn(completions[i].tokens))
-        return _located(completions, steps, step_ids_fn)
+        return located(completions, steps, step_ids_fn)
+
+    return locate
+
+
+def repaired(
+    sample_fn: SampleFn,
+    verify_fn: VerifyFn,
+    align_fn: AlignFn,
+    repair_prompt: Callable[[Problem, Completion, Completion], Sequence[int]],
+    step_ids_fn: StepIdsFn,
+    *,
+    num_repairs: int,
+    threshold: float,
+    stage: str = "locate-repair",
+) -> Locator:
+    """Let the policy repair each completion, and take the first edit of the right repair with the fewest edits.
+
+    Args:
+      sample_fn: draws repairs at temperature 1.
+      verify_fn: outcome verifier on text.
+      align_fn: Levenshtein alignment of token ids.
+      repair_prompt: prompt of a repair, from problem, failed completion and a right one of the same problem.
+      step_ids_fn: step of each token.
+      num_repairs: repairs per completion, >= 1.
+      threshold: tau_r in (0, 1]; a reward at or above it counts as correct.
+      stage: name of the draw.
+    Returns:
+      Locator whose `references` are right completions of the problems, or None: -2 where there is none, or where no
+      repair is right.
+    Raises:
+      ValueError: num_repairs < 1.
+    Source: IOP, arXiv 2605.05226 section 3; differs: no audit, so a repair that copies the reference is located early.
+    """
+    if num_repairs < 1:
+        raise ValueError(f"num_repairs = {num_repairs}: must be >= 1")
+    diff = repair_diff(align_fn, step_ids_fn)
+
+    def locate(problems, completions, references=None):
+        references = [None] * len(completions) if references is None else references
+        rows = [i for i, reference in enumerate(references) if reference is not None]
+        groups = sample_fn(
+            [repair_prompt(problems[i], completions[i], references[i]) for i in rows],
+            stage=stage,
+            num_samples=num_repairs,
+            temperature=1.0,
+        )
+        owners = [i for i in rows for _ in range(num_repairs)]
+        repairs = [repair for group in groups for repair in group]
+        verdicts = verify_fn([problems[i] for i in owners], [r.text for r in repairs])
+        right = [
+            (i, repair)
+            for i, repair, verdict in zip(owners, repairs, verdicts, strict=True)
+            if verdict.reward >= threshold and not repair.truncated
+        ]
+        pairs = align_fn([completions[i].tokens for i, _ in right], [r.tokens for _, r in right])
+        nearest: list[Completion | None] = [None] * len(completions)
+        edits = np.full(len(completions), np.inf)
+        for (i, repair), pair in zip(right, pairs, strict=True):
+            if pair.num_edits < edits[i]:
+                nearest[i], edits[i] = repair, pair.num_edits
+        spent = np.zeros(len(completions), int)
+        spent[rows] = num_repairs
+        return diff(problems, completions, nearest)._replace(generations=spent)
 
     return locate
 
@@ -145,240 +215,3 @@ def first_edited_step(alignment: PairAlignment, step_ids: np.ndarray) -> int:
         return NONE
     position = int(gate.edit_positions(alignment).failed_start[0])
     return int(step_ids[min(position, len(step_ids) - 1)])
-
-
-# --- Monte-Carlo binary search --------------------------------------------------------------------
-
-
-@dataclasses.dataclass
-class _Search:
-    """One search; prefixes are counted in whole steps: that of `good` steps is right, that of `bad` is not."""
-
-    num_steps: int
-    bad: int
-    good: int = 0
-    retested: bool = False  # the boundary has been tested a second time
-    spent: int = 0
-    result: int | None = None
-
-
-class _Probe(NamedTuple):
-    """A prefix to be continued."""
-
-    row: int
-    steps: int
-    kind: str  # search | retest | root
-    samples: int
-
-
-class _Asked(NamedTuple):
-    """Whom the probes ask, and how often."""
-
-    sample_fn: SampleFn
-    verify_fn: VerifyFn
-    encode_prompt: Callable[[Problem], Sequence[int]]
-    continuations: int
-    retest: int
-    max_generations: int
-    threshold: float
-    stage: str
-
-
-def monte_carlo(
-    sample_fn: SampleFn,
-    verify_fn: VerifyFn,
-    encode_prompt: Callable[[Problem], Sequence[int]],
-    step_ids_fn: StepIdsFn,
-    *,
-    continuations: int,
-    retest: int,
-    max_generations: int,
-    threshold: float,
-    stage: str = "locate",
-) -> Locator:
-    """Binary search over prefixes: a prefix from which the policy still finds the answer holds no error.
-
-    For a wrong completion of M steps, the prefix of m steps is continued k times at temperature 1. MC > 0: the first
-    error is later; MC = 0: it is among the first m steps. The search ends at the first step whose prefix has MC = 0
-    while the one before it has MC > 0, after about log2 M probes. All completions are searched side by side, with one
-    or two calls of the sampler per round.
-
-    A right prefix from which the policy succeeds with probability p looks wrong with probability (1 - p)^k. So the
-    boundary is tested once more with `retest` continuations, and one success there moves the search behind it. And
-    where the boundary is the first step, the empty prefix must have MC > 0 too: a policy that cannot solve the problem
-    at all says nothing about its steps (-2, like a search that runs out of budget). The empty prefix is probed once
-    per problem; the cost is booked on the completion that asked.
-
-    Args:
-      sample_fn: draws continuations of prefixes.
-      verify_fn: outcome verifier on text.
-      encode_prompt: policy prompt of a problem as token ids.
-      step_ids_fn: step of each token.
-      continuations: k per probe of the search, >= 1.
-      retest: continuations of the second test of a boundary; 0: none.
-      max_generations: most continuations for one completion.
-      threshold: tau_r in (0, 1]; a reward at or above it counts as correct.
-      stage: name of the draw.
-    Returns:
-      Locator; never answers -1, since the answers are wrong.
-    Raises:
-      ValueError: continuations < 1, or a negative retest.
-    Source: OmegaPRM, arXiv 2406.06592 section 3; differs: no tree and no reuse of rollouts, k fresh continuations per
-      probe, the second test, and the test of the empty prefix.
-    """
-    if continuations < 1 or retest < 0:
-        raise ValueError(
-            f"continuations = {continuations}, retest = {retest}: must be >= 1 and >= 0"
-        )
-    asked = _Asked(
-        sample_fn,
-        verify_fn,
-        encode_prompt,
-        continuations,
-        retest,
-        max_generations,
-        threshold,
-        stage,
-    )
-
-    def locate(problems, completions, references=None):
-        del references
-        step_ids = [np.asarray(step_ids_fn(c.tokens)) for c in completions]
-        sizes = [int(ids[-1]) + 1 if len(ids) else 0 for ids in step_ids]
-        searches = [_Search(num_steps=size, bad=size) for size in sizes]
-        solvable: dict[str, bool] = {}  # by problem: the policy finds the answer from nothing
-        round_number = 0
-        while probes := _next_probes(searches, problems, solvable, asked):
-            right = _right_continuations(
-                asked, probes, problems, completions, step_ids, round_number
-            )
-            for probe, count in zip(probes, right, strict=True):
-                _update(searches[probe.row], probe, count)
-                if probe.kind == "root":
-                    solvable[problems[probe.row].id] = count > 0
-            round_number += 1
-        steps = [UNKNOWN if s.result is None else s.result for s in searches]
-        return _located(completions, steps, step_ids_fn, [s.spent for s in searches])
-
-    return locate
-
-
-def _next_probes(
-    searches: Sequence[_Search],
-    problems: Sequence[Problem],
-    solvable: dict[str, bool],
-    asked: _Asked,
-) -> list[_Probe]:
-    """What each open search wants to know next; closes those that are done or out of budget."""
-    probes: list[_Probe] = []
-    roots: set[str] = set()
-    for row, search in enumerate(searches):
-        if search.result is not None:
-            continue
-        name = problems[row].id
-        probe = _next_probe(row, search, asked)
-        if probe is not None and probe.kind == "root" and name in solvable:
-            search.result = 0 if solvable[name] else UNKNOWN
-        elif probe is None:
-            search.result = search.bad - 1
-        elif search.spent + probe.samples > asked.max_generations:
-            search.result = UNKNOWN
-        elif probe.kind != "root":
-            probes.append(probe)
-        elif name not in roots:  # the others of this problem wait for its answer
-            roots.add(name)
-            probes.append(probe)
-    return probes
-
-
-def _next_probe(row: int, search: _Search, asked: _Asked) -> _Probe | None:
-    """None: the boundary is found and sure."""
-    if search.bad - search.good > 1:
-        middle = (search.good + search.bad) // 2
-        return _Probe(row, middle, "search", asked.continuations)
-    # The whole completion needs no test: its answer is wrong.
-    if asked.retest and not search.retested and search.bad < search.num_steps:
-        return _Probe(row, search.bad, "retest", asked.retest)
-    if search.good == 0:
-        return _Probe(row, 0, "root", asked.continuations)
-    return None
-
-
-def _update(search: _Search, probe: _Probe, right: int) -> None:
-    search.spent += probe.samples
-    if probe.kind == "retest":
-        search.retested = right == 0
-        if right:  # other prefixes found wrong may be as right as this one
-            search.good, search.bad = probe.steps, search.num_steps
-    elif probe.kind == "search":
-        if right:
-            search.good = probe.steps
-        else:
-            search.bad = probe.steps
-
-
-def _right_continuations(
-    asked: _Asked,
-    probes: Sequence[_Probe],
-    problems: Sequence[Problem],
-    completions: Sequence[Completion],
-    step_ids: Sequence[np.ndarray],
-    round_number: int,
-) -> list[int]:
-    """How many continuations of each probe are right; one that ran out of budget is not."""
-    right = [0] * len(probes)
-    for samples in sorted(
-        {probe.samples for probe in probes}
-    ):  # one call has one number of samples
-        chosen = [n for n, probe in enumerate(probes) if probe.samples == samples]
-        rows = [probes[n].row for n in chosen]
-        cuts = [int(np.searchsorted(step_ids[probes[n].row], probes[n].steps)) for n in chosen]
-        groups = asked.sample_fn(
-            [asked.encode_prompt(problems[i]) for i in rows],
-            stage=f"{asked.stage}/{round_number}/{samples}",
-            num_samples=samples,
-            temperature=1.0,
-            prefixes=[completions[i].tokens[:cut] for i, cut in zip(rows, cuts, strict=True)],
-        )
-        owners = [n for n in chosen for _ in range(samples)]
-        flat = [completion for group in groups for completion in group]
-        verdicts = asked.verify_fn(
-            [problems[probes[n].row] for n in owners], [c.text for c in flat]
-        )
-        for n, verdict, completion in zip(owners, verdicts, flat, strict=True):
-            right[n] += verdict.reward >= asked.threshold and not completion.truncated
-    return right
-
-
-def make_locator(
-    settings: ml_collections.ConfigDict,
-    *,
-    step_ids_fn: StepIdsFn,
-    first_error: Callable[[Problem, str], int] | None,
-    sample_fn: SampleFn,
-    verify_fn: VerifyFn,
-    encode_prompt: Callable[[Problem], Sequence[int]],
-) -> Locator:
-    """Locator that `settings`, the `locate` part of a config, asks for.
-
-    Raises:
-      ValueError: unknown kind, or `oracle` for a task that has none.
-    """
-    if settings.kind == "oracle":
-        if first_error is None:
-            raise ValueError(
-                "locate.kind = 'oracle': this task cannot judge steps; choose monte_carlo"
-            )
-        return oracle(first_error, step_ids_fn)
-    if settings.kind == "monte_carlo":
-        return monte_carlo(
-            sample_fn,
-            verify_fn,
-            encode_prompt,
-            step_ids_fn,
-            continuations=settings.continuations,
-            retest=settings.retest,
-            max_generations=settings.max_generations,
-            threshold=settings.threshold,
-        )
-    raise ValueError(f"locate.kind = {settings.kind!r}: must be oracle or monte_carlo")

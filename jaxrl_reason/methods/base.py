@@ -15,10 +15,12 @@ from jaxrl_reason.types import (
     AlignFn,
     Companion,
     Completion,
+    CriticFn,
     Problem,
     Row,
     SampleFn,
     ScoreFn,
+    StepRewardsFn,
     TrainState,
     Verdict,
     VerifyFn,
@@ -43,6 +45,8 @@ class Stages:
     step_separator: str
     reference: ScoreFn | None = None  # log-probs under the policy that the run started from
     companion: Companion | None = None  # the second model, for methods that say which they need
+    step_rewards: StepRewardsFn | None = None  # process reward model, where `config.locate` has one
+    critic: CriticFn | None = None  # likewise
 
 
 @dataclasses.dataclass(frozen=True)

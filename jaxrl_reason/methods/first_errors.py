@@ -11,7 +11,7 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from jaxrl_reason.credit import locate, segment
+from jaxrl_reason.credit import locate, locators, segment
 from jaxrl_reason.methods import base
 from jaxrl_reason.types import Completion
 
@@ -52,17 +52,13 @@ def find(
         segment.step_ids(c.tokens, stages.pieces, stages.step_separator) for c in completions
     ]
     by_tokens = {c.tokens: ids for c, ids in zip(completions, step_ids, strict=True)}
-    locator = locate.make_locator(
-        settings,
-        step_ids_fn=lambda tokens: by_tokens[tuple(tokens)],
-        first_error=stages.first_error,
-        sample_fn=stages.sample,
-        verify_fn=stages.verify,
-        encode_prompt=stages.policy_prompt,
-    )
     wrong = np.flatnonzero(~correct)
     own = [completions[i] for i in wrong]
-    located = locator([problems[i] for i in wrong], own)
+    anchors = _anchors(groups, settings.threshold)
+    locator = locators.make_locator(
+        settings, tools(stages, lambda tokens: by_tokens[tuple(tokens)])
+    )
+    located = locator([problems[i] for i in wrong], own, [anchors[i] for i in wrong])
     good_steps = np.array([int(ids[-1]) + 1 if len(ids) else 0 for ids in step_ids], int)
     good_tokens = np.array([len(c.tokens) for c in completions], int)
     for i, step, token in zip(wrong, *located.first_error, strict=True):
@@ -76,16 +72,44 @@ def find(
     return FirstErrors(correct, good_steps, good_tokens, step_ids, metrics)
 
 
+def tools(stages: base.Stages, step_ids_fn: locate.StepIdsFn) -> locators.Tools:
+    """The functions of an update, as locators call them."""
+    return locators.Tools(
+        step_ids_fn=step_ids_fn,
+        decode=stages.decode,
+        separator=stages.step_separator,
+        first_error=stages.first_error,
+        sample_fn=stages.sample,
+        verify_fn=stages.verify,
+        align_fn=stages.align,
+        encode_prompt=stages.policy_prompt,
+        repair_prompt=stages.repair_prompt,
+        step_rewards=stages.step_rewards,
+        critic=stages.critic,
+    )
+
+
+def _anchors(groups: Sequence[base.Group], threshold: float) -> list[Completion | None]:
+    """For each completion of the update the first right one of its group."""
+    anchors: list[Completion | None] = []
+    for group in groups:
+        right = np.flatnonzero(group.rewards >= threshold)
+        anchor = group.completions[right[0]] if len(right) else None
+        anchors += [anchor] * len(group.completions)
+    return anchors
+
+
 def _metrics(
     located: locate.Located, wrong: Sequence[Completion], stages: base.Stages, problems
 ) -> dict[str, float]:
     """Where errors are, what finding them cost and, where there is an oracle, how well they were found."""
     if not wrong:
-        return {"process/locate_generations": 0.0}
+        return {"process/locate_generations": 0.0, "process/locate_tokens": 0.0}
     steps, tokens = located.first_error
     known = steps >= 0
     metrics = {
         "process/locate_generations": float(located.generations.sum()),
+        "process/locate_tokens": float(located.tokens.sum()),
         "process/locate_unknown_frac": float(np.mean(steps == locate.UNKNOWN)),
         "process/locate_none_frac": float(np.mean(steps == locate.NONE)),
     }

@@ -7,9 +7,9 @@ field of a config.json is either read, or known not to change the result, or an 
 
 | architecture | switches |
 | --- | --- |
-| LlamaForCausalLM | none |
+| LlamaForCausalLM, LlamaForProcessRewardModel | none |
 | Qwen2ForCausalLM, Qwen2ForProcessRewardModel | `qkv_bias` |
-| Qwen3ForCausalLM | `qk_norm` |
+| Qwen3ForCausalLM, Qwen3ForProcessRewardModel | `qk_norm` |
 | Qwen3MoeForCausalLM | `qk_norm`, `experts` |
 | Qwen3NextForCausalLM | `qk_norm`, `experts` with a shared one, `delta`, `attention_gate`, `centred_norms` |
 """
@@ -28,8 +28,13 @@ from jaxrl_reason.models.model_config import (
     RopeScaling,
 )
 
-PRM_ARCHITECTURE = "Qwen2ForProcessRewardModel"
 NEXT_ARCHITECTURE = "Qwen3NextForCausalLM"
+# The first is that of Qwen2.5-Math-PRM; the others are its head on other trunks, under the same rule of names.
+PRM_ARCHITECTURES = (
+    "Qwen2ForProcessRewardModel",
+    "Qwen3ForProcessRewardModel",
+    "LlamaForProcessRewardModel",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +60,9 @@ FAMILIES: Mapping[str, Family] = {
     "Qwen3ForCausalLM": Family("qwen3", qk_norm=True, head_dim=128),
     "Qwen3MoeForCausalLM": Family("qwen3_moe", qk_norm=True, experts=True),
     NEXT_ARCHITECTURE: Family("qwen3_next", qk_norm=True, experts=True, delta=True, head_dim=256),
-    PRM_ARCHITECTURE: Family("qwen2", qkv_bias=True),
+    "Qwen2ForProcessRewardModel": Family("qwen2", qkv_bias=True),
+    "Qwen3ForProcessRewardModel": Family("qwen3", qk_norm=True, head_dim=128),
+    "LlamaForProcessRewardModel": Family("llama"),
 }
 
 
@@ -66,7 +73,7 @@ def may_be_left_out(name: str, architecture: str) -> bool:
         # change no logit, nothing here trains them, and an exported checkpoint has none.
         return True
     computed = name.endswith("rotary_emb.inv_freq")  # old checkpoints carry this constant
-    return computed or (architecture == PRM_ARCHITECTURE and name == "lm_head.weight")
+    return computed or (architecture in PRM_ARCHITECTURES and name == "lm_head.weight")
 
 
 # Fields that describe, or that are read elsewhere, or that act in another program's training alone.
@@ -323,9 +330,14 @@ def _yarn_attention(factor: float, scale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
 
-def config_fields(config: ModelConfig) -> dict[str, Any]:
+def config_fields(config: ModelConfig, *, prm: bool = False) -> dict[str, Any]:
     """The config.json of a model; inverse of `model_config`, in the form that every `transformers` reads.
 
+    Args:
+      config: of the model.
+      prm: it is the trunk of a process reward model.
+    Returns:
+      Fields of config.json.
     Raises:
       ValueError: no architecture has this combination of switches.
     Example:
@@ -336,7 +348,11 @@ def config_fields(config: ModelConfig) -> dict[str, Any]:
     if config.window:
         raise ValueError(f"window = {config.window}: checkpoints are written without windows only")
     switches = _switches(config)
-    alike = [name for name, family in FAMILIES.items() if family.switches == switches]
+    alike = [
+        name
+        for name, family in FAMILIES.items()
+        if family.switches == switches and (name in PRM_ARCHITECTURES) == prm
+    ]
     if not alike or (config.rotary_fraction != 1.0 and config.delta is None):
         raise ValueError(
             "qk_norm, qkv_bias, experts, delta, attention_gate, centred_norms, shared expert, rotary_fraction ="

@@ -172,7 +172,7 @@ def save_policy(folder: str | os.PathLike, policy: Policy) -> None:
         safetensors.numpy.save_file(tensors, fresh / _PARAMS_FILE)
         policy.tokenizer.save_pretrained(fresh)
 
-    _replace_folder(folder, write)
+    replace_folder(folder, write)
 
 
 def export_policy(
@@ -207,7 +207,7 @@ def export_policy(
     def write(fresh: pathlib.Path) -> None:
         pretrained.write(fresh, config, params, policy.tokenizer)
 
-    _replace_folder(folder, write)
+    replace_folder(folder, write)
 
 
 def export_adapters(folder: str | os.PathLike, policy: Policy, *, base: str = "") -> None:
@@ -225,7 +225,7 @@ def export_adapters(folder: str | os.PathLike, policy: Policy, *, base: str = ""
     folder = _export_folder(folder)
     params = sharding.to_host(lora.split(policy.params)[1])
     if jax.process_index() == 0:
-        _replace_folder(folder, lambda fresh: lora.write_peft(fresh, policy.config, params, base))
+        replace_folder(folder, lambda fresh: lora.write_peft(fresh, policy.config, params, base))
 
 
 def _export_folder(folder: str | os.PathLike) -> pathlib.Path:
@@ -235,8 +235,8 @@ def _export_folder(folder: str | os.PathLike) -> pathlib.Path:
     return folder
 
 
-def _replace_folder(folder: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
-    """Write a folder beside its place, then put it there."""
+def replace_folder(folder: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+    """Write a folder beside its place, then put it there: it changes only once everything is written."""
     fresh, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -297,7 +297,7 @@ def _read_checkpoint(
     folder: pathlib.Path, mesh: Mesh | None, param_dtype: str | None
 ) -> tuple[transformer.ModelConfig, Params, Any]:
     description = pretrained.describe(folder)
-    if description.architecture == families.PRM_ARCHITECTURE:
+    if description.architecture in families.PRM_ARCHITECTURES:
         raise ValueError(
             f"{folder}: is a process reward model, which makes no text; load it with models.prm.load_prm"
         )

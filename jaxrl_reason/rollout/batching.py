@@ -249,7 +249,7 @@ class Engine:
         width, start = self.shapes.completion, 0
         for size in chunk_plan(len(failed), self.shapes.chunk_rows):
             part = slice(start, start + size)
-            sides = [_pad_right(side[part], width, size, self._pad) for side in (failed, repaired)]
+            sides = [pad_right(side[part], width, size, self._pad) for side in (failed, repaired)]
             result = sharding.to_host(_align(*map(jnp.asarray, (*sides[0], *sides[1]))))
             for row, (f, r) in enumerate(zip(failed[part], repaired[part], strict=True)):
                 pairs.append(
@@ -270,7 +270,10 @@ class Engine:
 _align = jax.jit(alignment.align)
 
 
-def _pad_right(sequences, width: int, rows: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_right(
+    sequences: Sequence[Sequence[int]], width: int, rows: int, pad_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right-padded [rows, width] int32 tokens and bool mask; rows without a sequence are all padding."""
     tokens = np.full((rows, width), pad_id, np.int32)
     mask = np.zeros((rows, width), bool)
     for i, sequence in enumerate(sequences):
@@ -282,7 +285,7 @@ def _pad_right(sequences, width: int, rows: int, pad_id: int) -> tuple[np.ndarra
 def _join(prompts, completions, width: int, budget: int, rows: int, pad_id: int):
     """[rows, width + budget] tokens and mask: prompts end, completions start, at column `width`."""
     left = pad_left(prompts, width=width, rows=rows, pad_id=pad_id)
-    right = _pad_right(completions, budget, rows, pad_id)
+    right = pad_right(completions, budget, rows, pad_id)
     return tuple(np.concatenate(pair, axis=1) for pair in zip(left, right, strict=True))
 
 

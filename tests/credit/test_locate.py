@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason.credit import locate, segment
+from jaxrl_reason.credit import locate, locate_monte_carlo, locators, segment
+from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.types import Completion, Problem, Verdict
 from tests.methods import helpers
 
@@ -17,6 +18,19 @@ RIGHT = "1 5 2 ; 1 7 ; 8 ; = 8"
 def steps_of(tokens):
     pieces = segment.token_pieces(helpers.TOKENIZER, tokens)
     return segment.step_ids(tokens, pieces, ";")
+
+
+def make_tools(**changes) -> locators.Tools:
+    """Tools around the real task; what the locator must not touch is None."""
+    tools = locators.Tools(*[None] * len(locators.Tools._fields))
+    return tools._replace(
+        step_ids_fn=steps_of,
+        decode=lambda tokens: tokenizers.decode_completion(helpers.TOKENIZER, tokens),
+        separator=helpers.TASK.step_separator,
+        verify_fn=helpers.TASK.verify,
+        align_fn=helpers.align,
+        **changes,
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +99,7 @@ class Chances:
 
     def locator(self, **changes) -> locate.Locator:
         settings = dict(continuations=8, retest=0, max_generations=1000, threshold=0.5) | changes
-        return locate.monte_carlo(
+        return locate_monte_carlo.monte_carlo(
             self.sample,
             lambda problems, texts: [
                 Verdict(float(text == "right"), text, "wrong") for text in texts
@@ -190,15 +204,16 @@ def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="continuations = 0, retest = 0: must be >= 1"):
         Chances(a=[]).locator(continuations=0)
     settings = config_lib.base().locate
-    parts = dict(
-        step_ids_fn=steps_of,
-        first_error=None,
-        sample_fn=Chances(a=[]).sample,
-        verify_fn=helpers.TASK.verify,
-        encode_prompt=lambda problem: (0,),
-    )
-    with pytest.raises(ValueError, match="cannot judge steps; choose monte_carlo"):
-        locate.make_locator(settings, **parts)
-    settings.kind = "guess"
-    with pytest.raises(ValueError, match="'guess': must be oracle or monte_carlo"):
-        locate.make_locator(settings, **parts)
+    tools = make_tools(first_error=None, step_rewards=None, critic=None)
+    for kind, words in (
+        ("oracle", "cannot judge steps; choose monte_carlo"),
+        ("prm", "set locate.prm_path"),
+        ("critic", "set locate.critic_source"),
+        (
+            "guess",
+            "'guess': must be one of oracle, monte_carlo, executable, prm, critic, repair_diff",
+        ),
+    ):
+        settings.kind = kind
+        with pytest.raises(ValueError, match=words):
+            locators.make_locator(settings, tools)

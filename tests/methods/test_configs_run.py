@@ -12,6 +12,7 @@ import pytest
 from jaxrl_reason import companions, parts, sharding, timing, train
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.models import policy as policies
+from jaxrl_reason.models import prm as prms
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 SHRUNKEN = {
@@ -71,14 +72,18 @@ def one_update(config, policy, engines):
 
 METHODS = (
     *("rloo", "reinforce_pp", "reinforce_pp_baseline"),
-    *("vppo", "vppo_mc", "cliff", "grpo_process", "srl"),
+    *("vppo", "vppo_mc", "vppo_prm", "cliff", "grpo_process", "srl"),
     *("mixed", "rts", "prime", "ppo"),
 )
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_one_update(name: str, policy, engines):
+def test_one_update(name: str, policy, engines, tmp_path):
     changes = [f"{k}={v}" for k, v in SHRUNKEN.items()]
+    if name == "vppo_prm":
+        prm = prms.new_prm(policy, jax.random.key(0), step_end=";", chat=False)
+        prms.save_prm(tmp_path / "prm", prm)
+        changes += [f"locate.prm_path={tmp_path}/prm", "locate.prm_unevaluated=true"]
     config = config_lib.load(CONFIGS / f"{name}_arithmetic.py", changes)
     built, results, times = one_update(config, policy, engines)
     assert len(built.rows) == 16
@@ -87,6 +92,10 @@ def test_one_update(name: str, policy, engines):
     if name == "vppo_mc":
         assert built.metrics["process/locate_generations"] > 0
         assert times["time/locate"] > 0
+    elif name == "vppo_prm":
+        assert built.metrics["process/locate_tokens"] > 0
+        # Untrained, it says 0.5 of every step, and 0.5 is not below the threshold.
+        assert built.metrics["process/locate_none_frac"] == 1
     elif name in ("vppo", "cliff", "grpo_process"):
         assert built.metrics["process/locate_match_frac"] == 1
     elif name in ("prime", "ppo"):
