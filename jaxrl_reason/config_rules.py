@@ -68,7 +68,7 @@ LOCATING = ("vppo", "cliff", "grpo_process")
 
 # Allowed words of the fields that choose a function.
 CHOICES = {
-    "task.name": ("arithmetic", "gsm8k"),
+    "task.name": ("arithmetic", "gsm8k", "code"),
     "task.step_end": ("eos", "separator"),
     "model.dtype": ("float32", "bfloat16"),
     "method.name": tuple(RECIPES),
@@ -103,6 +103,14 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, None),
     "task.length": (2, 16),
     "task.modulus": (2, 100),
+    "task.sandbox.timeout_s": (TINY, None),
+    "task.sandbox.batch_timeout_s": (TINY, None),
+    "task.sandbox.memory_mb": (64, None),
+    "task.sandbox.output_kb": (1, None),
+    "task.sandbox.disk_mb": (1, None),
+    "task.sandbox.max_threads": (1, None),
+    "task.sandbox.max_files": (8, None),
+    "task.sandbox.workers": (1, None),
     "mesh.data": (1, None),
     "mesh.fsdp": (-1, None),
     "mesh.tensor": (1, None),
@@ -229,8 +237,10 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
             f"loss.aggregation = {c.loss.aggregation!r}: {c.method.name} centres its advantages for {wanted!r};"
             " vppo is for seq_mean_token_mean, cliff is its twin for token_mean"
         )
-    if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name == "gsm8k":
-        problems.append("locate.kind = 'oracle': gsm8k cannot judge steps; choose monte_carlo")
+    if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name != "arithmetic":
+        problems.append(
+            f"locate.kind = 'oracle': {c.task.name} cannot judge steps; choose monte_carlo"
+        )
     if c.method.name == "srl" and not c.task.steps:
         problems.append(
             "task.steps = False: srl trains on steps of expert solutions; set it to True"
@@ -253,4 +263,6 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         problems.append(
             "task.path = '': gsm8k reads a JSONL file; set it to the path of train.jsonl"
         )
+    if c.task.name == "code" and not c.task.path:
+        problems.append("task.path = '': code reads a JSONL file of problems with their tests")
     return problems

@@ -23,7 +23,7 @@ class Tests(NamedTuple):
     function: str | None  # called for each test; also as a method of class Solution
 
 
-def read_tests(record: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Tests:
+def read_tests(record: Any) -> Tests:
     r"""Tests as data sets write them.
 
     {"inputs": [...], "outputs": [...], "fn_name": ...} (APPS, TACO, OpenCodeReasoning): texts, lists of lines, or, with
@@ -31,7 +31,7 @@ def read_tests(record: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Tests
     {"tests": [...], "fn_name": ...}: arguments are then one line of JSON each.
 
     Args:
-      record: one of these.
+      record: one of these; checked here.
     Returns:
       Tests, at least one.
     Raises:
