@@ -39,10 +39,12 @@ MAY_IMPORT = {
     "methods": _GROUND | _TOOLS | {"algos", "credit", "methods"},
     "rollout": _GROUND | _TOOLS | _MIDDLE | {"rollout"},
     "checkpoint": _GROUND | _TOOLS,
+    "estimates": set(),
+    "eval_folder": set(),
 }
 # Above them: may import everything but each other's callers.
 PARTS = {"parts"}  # the parts of a run, made from its config
-PROGRAMS = {"train", "sft", "evaluate", "report", "demo"}
+PROGRAMS = {"train", "sft", "evaluate", "processbench", "report", "demo"}
 FRONT = {"cli", "__main__"}
 
 

@@ -84,7 +84,7 @@ def read(path: str | os.PathLike) -> list[Record]:
     """Records of one ProcessBench subset.
 
     Args:
-      path: JSON list of objects with id, problem, steps and label.
+      path: JSON list of objects with id, problem, steps and label, or one object per line (suffix .jsonl).
     Returns:
       Records in the order of the file.
     Raises:
@@ -92,7 +92,10 @@ def read(path: str | os.PathLike) -> list[Record]:
       ValueError: a bad record, named by file and number.
     """
     with open(path, encoding="utf-8") as file:
-        rows = json.load(file)
+        if os.fspath(path).endswith(".jsonl"):
+            rows = [json.loads(line) for line in file if line.strip()]
+        else:
+            rows = json.load(file)
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path}: must hold a JSON list of records")
     return [_record(row, f"{path}, record {number}") for number, row in enumerate(rows, 1)]
