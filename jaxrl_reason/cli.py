@@ -248,17 +248,15 @@ def _evaluate(options: argparse.Namespace, assignments: Sequence[str]) -> None:
     from jaxrl_reason.models import policy, tokenizer
 
     first = next(iter(cases.values()))
+    mesh = sharding.make_mesh(first.mesh)
+    loaded = policy.load_policy(
+        options.policy,
+        dtype=first.model.dtype,
+        mesh=mesh,
+        tokenizer=tokenizer.make_tokenizer(tasks.make_task(first.task).tokenizer_name),
+    )
     results = evaluate.measure_all(
-        policy.load_policy(
-            options.policy,
-            dtype=first.model.dtype,
-            mesh=sharding.make_mesh(first.mesh),
-            tokenizer=tokenizer.make_tokenizer(tasks.make_task(first.task).tokenizer_name),
-        ),
-        cases,
-        k=options.k or (1,),
-        out=options.out,
-        resume=options.resume,
+        loaded, cases, k=options.k or (1,), out=options.out, resume=options.resume, mesh=mesh
     )
     rich.console.Console(stderr=True).print(evaluate.table(results))
     print(json.dumps(results, indent=2))

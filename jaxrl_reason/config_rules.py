@@ -62,6 +62,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 # Methods whose advantages are centred for one way of averaging, and are biased under another.
 CENTRED_FOR_AGGREGATION = ("vppo", "cliff")
+# Tasks that read a file, and tasks that cannot judge steps.
+READING = ("gsm8k", "code")
+WITHOUT_ORACLE = ("gsm8k", "code")
 # Methods that need the first error of a wrong completion.
 LOCATING = ("vppo", "cliff", "grpo_process")
 
@@ -237,7 +240,7 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
             f"loss.aggregation = {c.loss.aggregation!r}: {c.method.name} centres its advantages for {wanted!r};"
             " vppo is for seq_mean_token_mean, cliff is its twin for token_mean"
         )
-    if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name != "arithmetic":
+    if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name in WITHOUT_ORACLE:
         problems.append(
             f"locate.kind = 'oracle': {c.task.name} cannot judge steps; choose monte_carlo"
         )
@@ -259,10 +262,8 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         and not (c.iop.judge_url and c.iop.judge_model)
     ):
         problems.append("iop.audit = 'judge': set iop.judge_url and iop.judge_model")
-    if c.task.name == "gsm8k" and not c.task.path:
+    if c.task.name in READING and not c.task.path:
         problems.append(
-            "task.path = '': gsm8k reads a JSONL file; set it to the path of train.jsonl"
+            f"task.path = '': {c.task.name} reads a JSONL file of problems; set it to its path"
         )
-    if c.task.name == "code" and not c.task.path:
-        problems.append("task.path = '': code reads a JSONL file of problems with their tests")
     return problems

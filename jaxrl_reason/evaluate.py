@@ -167,8 +167,9 @@ def measure(
     temperature: float = 1.0,
     label: str | None = None,
     folder: pathlib.Path | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Measured:
-    """`evaluate` with the token budgets, mesh and sizes of a config, and records in a folder.
+    """`evaluate` with the token budgets and sizes of a config, and records in a folder.
 
     Problems are sampled in blocks; every draw follows from (eval.seed, number of the block), so that blocks which the
     folder holds need not be drawn again.
@@ -176,11 +177,12 @@ def measure(
     Args:
       policy: from `load_policy`.
       task: from `tasks.make_task`.
-      config: its `eval`, `rollout` and `mesh` are read.
+      config: its `eval` and `rollout` are read, and `mesh` unless one is given.
       k: each <= config.eval.num_samples.
       temperature: of the samples.
       label: name of the task in figures and files; None: its own.
       folder: of `eval_folder.open_folder`; None: nothing is written.
+      mesh: on which the policy was loaded; None: the config's.
     Returns:
       Measured.
     Raises:
@@ -194,7 +196,7 @@ def measure(
         policy.config,
         policy.tokenizer,
         shapes_of(config, task),
-        mesh=sharding.make_mesh(config.mesh),
+        mesh=mesh or sharding.make_mesh(config.mesh),
         vocab_chunk=config.loss.vocab_chunk,
     )
     wanted = config.eval.num_problems
@@ -280,6 +282,7 @@ def measure_all(
     k: Sequence[int],
     out: str | os.PathLike | None = None,
     resume: bool = False,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> dict[str, float]:
     """Several tasks, one after the other, with records and `results.json` in one folder.
 
@@ -289,14 +292,20 @@ def measure_all(
       k: of pass@k and maj@k.
       out: folder; None: nothing is written.
       resume: go on in a folder that holds records.
+      mesh: on which the policy was loaded; None: that of each config.
     Returns:
       Figures of all tasks, and perf/<task>/tokens_per_s, which results.json leaves out: it is not a function of the
       records.
     Raises:
       FileExistsError: the folder holds an evaluation and `resume` is False.
-      ValueError: it holds another one; a k larger than the number of samples.
+      ValueError: it holds another one; a k larger than the number of samples; tasks for different tokenizers.
     """
     ready = {label: tasks.make_task(config.task) for label, config in cases.items()}
+    names = {task.tokenizer_name for task in ready.values()}
+    if len(names) > 1:
+        raise ValueError(
+            f"tasks for different tokenizers ({', '.join(sorted(names))}): measure one kind at a time"
+        )
     folder = None
     if out is not None:
         settings = {"params": _digest(policy.params)}
@@ -306,7 +315,7 @@ def measure_all(
         folder = eval_folder.open_folder(out, settings, resume=resume)
     results, speeds = {}, {}
     for label, config in cases.items():
-        found = measure(policy, ready[label], config, k=k, label=label, folder=folder)
+        found = measure(policy, ready[label], config, k=k, label=label, folder=folder, mesh=mesh)
         results |= found.results
         speeds[f"perf/{label}/tokens_per_s"] = found.tokens_per_s
     if folder and jax.process_index() == 0:

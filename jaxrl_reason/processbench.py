@@ -76,9 +76,9 @@ def measure(
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> rich.table.Table:
-    """Scores in percent; the last four split the solutions with an error."""
-    columns = ("f1", "erroneous", "correct", "match", "earlier", "later", "missed")
-    made = rich.table.Table("subset", *columns, "errors / all")
+    """Scores in percent; erroneous (match), earlier, later and missed split the solutions with an error."""
+    columns = ("f1", "erroneous", "correct", "earlier", "later", "missed")
+    made = rich.table.Table("subset", *columns, "of")
     for name, scores in results.items():
         total = scores["num_erroneous"] + scores["num_correct"]
         counts = f"{scores['num_erroneous']:g} / {total:g}"

@@ -77,7 +77,7 @@ def _arguments(value: Any) -> str:
     if isinstance(value, list):
         return json.dumps(value)
     try:
-        return json.dumps([json.loads(line) for line in value.splitlines() if line.strip()])
+        return json.dumps([json.loads(line) for line in value.split("\n") if line.strip()])
     except (AttributeError, ValueError) as error:
         raise ValueError(
             f"{value!r:.80}: arguments must be a list, or one line of JSON each"
