@@ -66,7 +66,7 @@ def _task() -> ml_collections.ConfigDict:
 def _sandbox() -> ml_collections.ConfigDict:
     """Where programs of the policy run, for the task `code`; limits are those of one test."""
     c = ml_collections.ConfigDict()
-    c.timeout_s = 4.0  # seconds on the clock, > 0
+    c.timeout_s = 4.0  # seconds of processor time, > 0; up to ten times as many on the clock
     c.batch_timeout_s = 600.0  # seconds for all programs of one verification, > 0
     c.memory_mb = 512  # MiB of address space, >= 64
     c.output_kb = 1024  # KiB on each stream and in each file, >= 1

@@ -112,10 +112,10 @@ def policy(mesh):
 
 def cases(**changes):
     config = config_lib.base()
-    values = {"task.length": 2, "eval.num_samples": 4, "eval.num_problems": 40} | changes
+    values = {"task.length": 2, "eval.num_samples": 4, "eval.num_problems": 20} | changes
     config_lib.override(config, [f"{k}={v}" for k, v in values.items()])
-    config.rollout.chunk_rows = 64  # blocks of 16 problems: two whole ones and a half
-    return {"arithmetic": config, "again": config}
+    config.rollout.chunk_rows = 64  # blocks of 16 problems: a whole one and a quarter
+    return {"lists": config}
 
 
 class Killed(BaseException):
@@ -129,7 +129,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(policy, mesh, tmp_path, monkeypa
 
     def stop(path, records):
         calls.append(path)
-        if len(calls) == 3:  # block 1: two of its lines and a half
+        if (
+            len(calls) == 3
+        ):  # block 1, after records and timing of block 0: two of its lines and a half
             data = "".join(json.dumps(r) + "\n" for r in records).encode()
             with open(path, "ab") as file:
                 file.write(data[: int(len(data) * 2.5 / len(records))])
@@ -140,30 +142,29 @@ def test_a_killed_run_goes_on_to_the_same_bytes(policy, mesh, tmp_path, monkeypa
         patch.setattr(eval_folder, "append", stop)
         with pytest.raises(Killed):
             evaluate.measure_all(policy, cases(), k=(1, 4), out=cut, mesh=mesh)
-    assert len((cut / "arithmetic.jsonl").read_bytes().splitlines()) == 19
+    assert len((cut / "lists.jsonl").read_bytes().splitlines()) == 19
     with pytest.raises(FileExistsError, match="--resume"):
         evaluate.measure_all(policy, cases(), k=(1,), out=cut, mesh=mesh)
     with pytest.raises(ValueError, match="eval.*'seed': 1000003.*'seed': 5"):
         changed = cases(**{"eval.seed": 5})
         evaluate.measure_all(policy, changed, k=(1,), out=cut, mesh=mesh, resume=True)
     evaluate.measure_all(policy, cases(), k=(1, 4), out=cut, mesh=mesh, resume=True)
-    for name in ("arithmetic.jsonl", "again.jsonl", "results.json", "settings.json"):
+    for name in ("lists.jsonl", "results.json", "settings.json"):
         assert (whole / name).read_bytes() == (cut / name).read_bytes(), name
 
     written = json.loads((whole / "results.json").read_text())
     assert written == {k: v for k, v in results.items() if not k.startswith("perf/")}
-    assert results["perf/arithmetic/tokens_per_s"] > 0
-    assert written["eval/again/pass@4"] == written["eval/arithmetic/pass@4"]
-    records = [json.loads(line) for line in (whole / "again.jsonl").read_text().splitlines()]
-    assert len(records) == 40 and {len(r["rewards"]) for r in records} == {4}
+    assert results["perf/lists/tokens_per_s"] > 0
+    records = [json.loads(line) for line in (whole / "lists.jsonl").read_text().splitlines()]
+    assert len(records) == 20 and {len(r["rewards"]) for r in records} == {4}
     lengths = [n for r in records for n in r["tokens"]]
-    assert written["eval/again/response_length"] == pytest.approx(sum(lengths) / len(lengths))
-    assert evaluate.table(results).row_count == 2 * (7 + 1)
+    assert written["eval/lists/response_length"] == pytest.approx(sum(lengths) / len(lengths))
+    assert evaluate.table(results).row_count == 8
 
     # Nothing is left to sample: other k from the same records.
     more = evaluate.measure_all(policy, cases(), k=(2,), out=cut, mesh=mesh, resume=True)
-    assert more["eval/again/avg@4"] == written["eval/again/avg@4"]
-    assert "eval/again/maj@2" in more and "eval/again/pass@4" not in more
+    assert more["eval/lists/avg@4"] == written["eval/lists/avg@4"]
+    assert "eval/lists/maj@2" in more and "eval/lists/pass@4" not in more
     other = policies.load_policy("tiny", mesh=mesh, seed=4)
     with pytest.raises(ValueError, match="params"):
         evaluate.measure_all(other, cases(), k=(1,), out=cut, mesh=mesh, resume=True)
@@ -171,7 +172,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(policy, mesh, tmp_path, monkeypa
 
 def test_a_k_that_is_too_large_is_found_before_the_work(policy, mesh):
     with pytest.raises(ValueError, match="k = 5"):
-        evaluate.measure(policy, None, cases()["again"], k=(5,), mesh=mesh)
+        evaluate.measure(policy, None, cases()["lists"], k=(5,), mesh=mesh)
 
 
 def test_tasks_of_the_command_line(tmp_path):

@@ -31,7 +31,7 @@ Outcome = Literal[
 ]
 
 START_S = 30.0  # for an interpreter to come up on a busy machine
-GRACE_S = 5.0  # beyond a test's own deadline, which the sandbox keeps itself
+GRACE_S = 5.0  # on top of the longest test, which the sandbox ends itself
 
 # The package's own start would cost more than the interpreter's: its modules are found without it.
 _BOOT = """
@@ -44,6 +44,8 @@ for name in ("jaxrl_reason", "jaxrl_reason.verify"):
 from jaxrl_reason.verify import sandbox_worker
 sandbox_worker.main(sys.argv[1:])
 """
+# Modules with libraries of their own: they must be found behind the mounts.
+_PROBE = "import ctypes, decimal, json, random, zlib; print('ready')"
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _REFUSALS = ("memory", "output", "network", "file", "process")
 _CPU_SIGNALS = (signal.SIGXCPU, signal.SIGKILL)
@@ -56,7 +58,9 @@ class IsolationMissing(ValueError):
 class Limits(NamedTuple):
     """Of one test, unless it says otherwise."""
 
-    timeout_s: float = 4.0  # seconds on the clock, > 0
+    # Seconds of processor time, > 0. On the clock up to SLACK times as many, so that other work on this machine changes
+    # no verdict; a program that sleeps gets no more than these.
+    timeout_s: float = 4.0
     memory_mb: int = 512  # MiB of address space, >= 64
     output_kb: int = 1024  # KiB on each stream and in each file, >= 1
     disk_mb: int = 16  # MiB of files in the program's folder, >= 1
@@ -113,27 +117,41 @@ def run(
     isolated = missing() is None
     if require_isolation:
         check_isolation()
+    with _started(limits, isolated) as pipes:
+        return _run_tests(
+            pipes, program, tests, limits, total_timeout_s, stop_at_failure=stop_at_failure
+        )
+
+
+def _run_tests(
+    pipes: _Pipes,
+    program: str,
+    tests: Tests,
+    limits: Limits,
+    total_timeout_s: float,
+    *,
+    stop_at_failure: bool,
+) -> Result:
     end = time.monotonic() + total_timeout_s
     outcomes: list[Outcome] = []
     detail = ""
-    with _started(limits, isolated) as pipes:
-        pipes.send(program.encode("utf-8", "replace"), START_S)
-        pipes.send((tests.function or "").encode(), START_S)
-        for given, expected in zip(tests.inputs, tests.outputs, strict=True):
-            seconds = min(limits.timeout_s + GRACE_S, end - time.monotonic())
-            try:
-                pipes.send(given.encode("utf-8", "replace"), seconds)
-                fields = [pipes.receive(seconds) for _ in range(6)]
-            except (TimeoutError, EOFError) as error:
-                outcomes.append("timeout")
-                detail = detail or str(error)
+    pipes.send(program.encode("utf-8", "replace"), START_S)
+    pipes.send((tests.function or "").encode(), START_S)
+    for given, expected in zip(tests.inputs, tests.outputs, strict=True):
+        seconds = min(sandbox_worker.SLACK * limits.timeout_s + GRACE_S, end - time.monotonic())
+        try:
+            pipes.send(given.encode("utf-8", "replace"), seconds)
+            fields = [pipes.receive(seconds) for _ in range(6)]
+        except (TimeoutError, EOFError) as error:
+            outcomes.append("timeout" if isinstance(error, TimeoutError) else "error")
+            detail = detail or str(error)
+            break
+        outcome, reason = _judge(fields, expected, tests, limits)
+        outcomes.append(outcome)
+        if outcome != "passed":
+            detail = detail or reason
+            if stop_at_failure:
                 break
-            outcome, reason = _judge(fields, expected, tests, limits)
-            outcomes.append(outcome)
-            if outcome != "passed":
-                detail = detail or reason
-                if stop_at_failure:
-                    break
     worst = next((o for o in outcomes if o != "passed"), "passed")
     return Result(worst, detail, tuple(outcomes))
 
@@ -196,14 +214,17 @@ def check_isolation() -> None:
 
 @functools.cache
 def missing() -> str | None:
-    """Why programs cannot be isolated on this machine; None: they can. Tried once per process."""
+    """Why programs cannot be isolated on this machine; None: they can. Tried once per process, with a program."""
     if sys.platform != "linux":
         return f"{sys.platform} has no namespaces"
+    limits = DEFAULT_LIMITS._replace(timeout_s=START_S)
+    tests = Tests(("",), ("ready",), None)
     try:
-        with _started(DEFAULT_LIMITS, True):
-            return None
+        with _started(limits, True) as pipes:
+            result = _run_tests(pipes, _PROBE, tests, limits, START_S, stop_at_failure=True)
     except IsolationMissing as error:
         return str(error)
+    return None if result.outcome == "passed" else f"an honest program fails: {result.detail}"
 
 
 # --- One sandbox ----------------------------------------------------------------------------------

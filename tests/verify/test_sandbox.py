@@ -97,7 +97,7 @@ def test_a_misdeed_is_stopped_and_named(program, outcome):
 def test_what_never_ends_is_ended(program, outcome):
     start = time.monotonic()
     assert outcome_of(program, SHORT) == outcome
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # under a second on an idle machine
     assert outcome_of(GOOD) == "passed"
 
 
@@ -220,7 +220,7 @@ def test_batches_end_in_time_from_any_thread():
         thread.start()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 25, "less than one program's own time"
     for results in found.values():
         assert [r.outcome for r in results] == ["passed", "timeout", "timeout", "timeout"]
 
