@@ -1,6 +1,7 @@
-"""The command line: `jaxrl-reason train | sft | train-prm | evaluate | compare | plan | export | report | demo`.
+"""The command line: `jaxrl-reason train | sft | train-prm | evaluate | processbench | compare | plan | export | report |
+demo`.
 
-Host side. Reads: arguments, config files. Writes: messages to standard error; results of `evaluate`,
+Host side. Reads: arguments, config files. Writes: messages to standard error; results of `evaluate`, `processbench`,
 `plan` and `report` to standard output. Exit status: 0 done, 1 the work failed, 2 the request was wrong; no
 stack, except for bugs and with `--traceback`.
 
@@ -97,7 +98,9 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, command: Callable, text: str, *, config: bool) -> argparse.ArgumentParser:
+    def add(
+        name: str, command: Callable, text: str, *, config: bool, action: str = "store"
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name,
             help=text,
@@ -110,7 +113,11 @@ def _make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--traceback", action="store_true", help="show the stack of any error")
         if config:
             sub.add_argument(
-                "--config", required=True, metavar="FILE", help="a file of configs/, or your own"
+                "--config",
+                required=True,
+                action=action,
+                metavar="FILE",
+                help="a file of configs/, or your own",
             )
             sub.add_argument(
                 "--distributed",
@@ -125,13 +132,21 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     add("sft", _sft, "cold start: supervised training of a first policy", config=True)
     add("train-prm", _train_prm, "train and examine a process reward model", config=True)
-    evaluate = add("evaluate", _evaluate, "measure a policy on the task of a config", config=True)
-    evaluate.add_argument(
-        "policy", metavar="POLICY", help="run, policy or Hugging Face folder, or preset"
+    evaluate = add(
+        "evaluate",
+        _evaluate,
+        "measure a policy on the tasks of one or more configs",
+        config=True,
+        action="append",
     )
-    evaluate.add_argument(
-        "--k", type=int, nargs="+", default=None, metavar="K", help="k of pass@k; default: 1"
+    _add_evaluate_arguments(evaluate)
+    bench = add(
+        "processbench",
+        _processbench,
+        "score a first-error locator on labelled solutions",
+        config=False,
     )
+    _add_processbench_arguments(bench)
     compare = add("compare", _compare, "run several configs over seeds and report", config=False)
     _add_compare_arguments(compare)
     _add_plan_arguments(add("plan", _plan, "say whether a run fits its devices", config=True))
@@ -185,6 +200,34 @@ def _add_compare_arguments(compare: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument(
+        "policy", metavar="POLICY", help="run, policy or Hugging Face folder, or preset"
+    )
+    evaluate.add_argument(
+        "--task",
+        action="append",
+        default=None,
+        metavar="NAME[=PATH]",
+        help="instead of the config's task; may be repeated, also with one name",
+    )
+    evaluate.add_argument(
+        "--k", type=int, nargs="+", default=None, metavar="K", help="k of pass@k, maj@k; default: 1"
+    )
+    evaluate.add_argument(
+        "--out", default=None, metavar="FOLDER", help="write records and results.json there"
+    )
+    evaluate.add_argument("--resume", action="store_true", help="go on with the records in --out")
+
+
+def _add_processbench_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument(
+        "files", nargs="+", metavar="FILE", help="ProcessBench subsets, JSON or JSONL"
+    )
+    bench.add_argument("--locator", required=True, metavar="NAME", help="executable")
+    bench.add_argument("--out", default=None, metavar="FILE", help="write the scores as JSON, too")
+
+
 def _add_export_arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument("policy", metavar="POLICY", help="run folder, policy folder or preset")
     export.add_argument("out", metavar="OUT", help="new or empty folder")
@@ -207,11 +250,13 @@ def _add_export_arguments(export: argparse.ArgumentParser) -> None:
     )
 
 
-def _load_config(options: argparse.Namespace, assignments: Sequence[str]) -> Any:
+def _load_config(
+    options: argparse.Namespace, assignments: Sequence[str], path: str | None = None
+) -> Any:
     from jaxrl_reason import config
 
     try:
-        return config.load(options.config, assignments)
+        return config.load(path or options.config, assignments)
     except (ValueError, FileNotFoundError) as error:
         raise _UsageError(error) from error
 
@@ -254,20 +299,27 @@ def _train_prm(options: argparse.Namespace, assignments: Sequence[str]) -> None:
 
 
 def _evaluate(options: argparse.Namespace, assignments: Sequence[str]) -> None:
-    config = _load_config(options, assignments)
+    if options.resume and not options.out:
+        raise _UsageError("--resume: nothing to go on with; name the folder with --out")
+    cases = _evaluation_cases(options, assignments)
     _prepare_process(options)
-    from jaxrl_reason import evaluate, tasks
-    from jaxrl_reason.models import policy
+    import rich.console
 
-    results = evaluate.evaluate(
-        policy.load_policy(options.policy, dtype=config.model.dtype),
-        tasks.make_task(config.task),
-        num_samples=config.eval.num_samples,
-        k=options.k or (1,),
-        num_problems=config.eval.num_problems,
-        seed=config.eval.seed,
-        config=config,
+    from jaxrl_reason import evaluate, sharding, tasks
+    from jaxrl_reason.models import policy, tokenizer
+
+    first = next(iter(cases.values()))
+    mesh = sharding.make_mesh(first.mesh)
+    loaded = policy.load_policy(
+        options.policy,
+        dtype=first.model.dtype,
+        mesh=mesh,
+        tokenizer=tokenizer.make_tokenizer(tasks.make_task(first.task).tokenizer_name),
     )
+    results = evaluate.measure_all(
+        loaded, cases, k=options.k or (1,), out=options.out, resume=options.resume, mesh=mesh
+    )
+    rich.console.Console(stderr=True).print(evaluate.table(results))
     print(json.dumps(results, indent=2))
 
 
@@ -293,6 +345,38 @@ def _compare(options: argparse.Namespace, assignments: Sequence[str]) -> None:
         workers=options.workers,
     )
     print(page)
+
+
+def _evaluation_cases(options: argparse.Namespace, assignments: Sequence[str]) -> dict[str, Any]:
+    """Config of each task, by a name that no other has: every config with every --task."""
+    cases: dict[str, Any] = {}
+    for path in options.config:
+        for task in options.task or [None]:
+            more = []
+            if task is not None:
+                name, separator, file = task.partition("=")
+                more = [f"task.name={name}", *([f"task.path={file}"] if separator else [])]
+            config = _load_config(options, [*assignments, *more], path)
+            label, number = config.task.name, 2
+            while label in cases:
+                label, number = f"{config.task.name}-{number}", number + 1
+            cases[label] = config
+    return cases
+
+
+def _processbench(options: argparse.Namespace, assignments: Sequence[str]) -> None:
+    _refuse(assignments)
+    import rich.console
+
+    from jaxrl_reason import processbench
+
+    results = processbench.measure(options.files, processbench.make_locator(options.locator))
+    rich.console.Console(stderr=True).print(processbench.table(results))
+    text = json.dumps(results, indent=2)
+    if options.out:
+        with open(options.out, "w") as file:
+            file.write(text + "\n")
+    print(text)
 
 
 def _export(options: argparse.Namespace, assignments: Sequence[str]) -> None:

@@ -59,7 +59,7 @@ def base() -> ml_collections.ConfigDict:
 def _task() -> ml_collections.ConfigDict:
     """Problems."""
     c = ml_collections.ConfigDict()
-    c.name = "arithmetic"  # arithmetic | gsm8k
+    c.name = "arithmetic"  # arithmetic | gsm8k | code
     c.length = 6  # numbers in an arithmetic problem, 2..16
     c.modulus = 10  # arithmetic is modulo this, 2..100
     c.operators = "+"  # any of "+-*", each at most once; "+" alone is left out of the text
@@ -69,6 +69,22 @@ def _task() -> ml_collections.ConfigDict:
     c.last_step = False  # bool, with `steps`: the last step may be asked for
     c.think = False  # bool, with `steps`: a completion is a <think> block, then the step
     c.step_end = "eos"  # with `steps`: eos | separator; where the written step ends
+    c.sandbox = _sandbox()
+    return c
+
+
+def _sandbox() -> ml_collections.ConfigDict:
+    """Where programs of the policy run, for the task `code`; limits are those of one test."""
+    c = ml_collections.ConfigDict()
+    c.timeout_s = 4.0  # seconds of processor time, > 0; up to ten times as many on the clock
+    c.batch_timeout_s = 600.0  # seconds for all programs of one verification, > 0
+    c.memory_mb = 512  # MiB of address space, >= 64
+    c.output_kb = 1024  # KiB on each stream and in each file, >= 1
+    c.disk_mb = 16  # MiB of files in the program's folder, >= 1
+    c.max_threads = 16  # >= 1; processes: one
+    c.max_files = 64  # open handles, >= 8
+    c.workers = 2  # programs that run at once, >= 1
+    c.require_isolation = True  # bool; False: run programs even where they can reach our files
     return c
 
 

@@ -68,6 +68,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 # Methods whose advantages are centred for one way of averaging, and are biased under another.
 CENTRED_FOR_AGGREGATION = ("vppo", "cliff")
+# Tasks that read a file, and tasks that cannot judge steps.
+READING = ("gsm8k", "code")
+WITHOUT_ORACLE = ("gsm8k", "code")
 # Methods that need the first error of a wrong completion.
 LOCATING = ("vppo", "cliff", "grpo_process", "mixed", "rts")
 # Methods whose advantages differ between the tokens of a completion before any whitening.
@@ -76,7 +79,7 @@ TOKEN_WISE = ("prime", "ppo")
 
 # Allowed words of the fields that choose a function.
 CHOICES = {
-    "task.name": ("arithmetic", "gsm8k"),
+    "task.name": ("arithmetic", "gsm8k", "code"),
     "task.step_end": ("eos", "separator"),
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "full", "dots"),
@@ -121,6 +124,14 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "task.modulus": (2, 100),
     "lora.rank": (0, None),
     "lora.alpha": (TINY, None),
+    "task.sandbox.timeout_s": (TINY, None),
+    "task.sandbox.batch_timeout_s": (TINY, None),
+    "task.sandbox.memory_mb": (64, None),
+    "task.sandbox.output_kb": (1, None),
+    "task.sandbox.disk_mb": (1, None),
+    "task.sandbox.max_threads": (1, None),
+    "task.sandbox.max_files": (8, None),
+    "task.sandbox.workers": (1, None),
     "mesh.data": (1, None),
     "mesh.fsdp": (-1, None),
     "mesh.tensor": (1, None),
@@ -276,8 +287,10 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
             f"loss.aggregation = {c.loss.aggregation!r}: {c.method.name} centres its advantages for {wanted!r};"
             " vppo is for seq_mean_token_mean, cliff is its twin for token_mean"
         )
-    if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name == "gsm8k":
-        problems.append("locate.kind = 'oracle': gsm8k cannot judge steps; choose monte_carlo")
+    if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name in WITHOUT_ORACLE:
+        problems.append(
+            f"locate.kind = 'oracle': {c.task.name} cannot judge steps; choose monte_carlo"
+        )
     if c.method.name in LOCATING and c.locate.kind == "prm" and not c.locate.prm_path:
         problems.append("locate.prm_path = '': set it to the folder of a process reward model")
     if c.prm.labels in ("trl", "prm800k") and not c.prm.path:
@@ -309,9 +322,9 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         and not (c.iop.judge_url and c.iop.judge_model)
     ):
         problems.append("iop.audit = 'judge': set iop.judge_url and iop.judge_model")
-    if c.task.name == "gsm8k" and not c.task.path:
+    if c.task.name in READING and not c.task.path:
         problems.append(
-            "task.path = '': gsm8k reads a JSONL file; set it to the path of train.jsonl"
+            f"task.path = '': {c.task.name} reads a JSONL file of problems; set it to its path"
         )
     return problems
 

@@ -1,47 +1,34 @@
-"""Accuracy with intervals: avg@k, unbiased pass@k, greedy.
+"""Accuracy of a policy: inside the training loop, and on its own, task by task, with intervals.
 
-Host side; drives the device. Reads: a policy and problems. Writes: eval/ of the run folder, from the loop alone.
+Host side; drives the device. Reads: a policy and problems; records of an evaluation that goes on. Writes: eval/ of the
+run folder, from the loop alone; records and results of an evaluation that was given a folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import os
+import pathlib
+import time
+import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
+import rich.table
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import sharding
+from jaxrl_reason import estimates, eval_folder, sharding, tasks
 from jaxrl_reason.methods import base
 from jaxrl_reason.models import prompts as prompts_lib
 from jaxrl_reason.parts import Run, make_prompts, whole_params
 from jaxrl_reason.rollout import batching
+from jaxrl_reason.types import Completion
 
-
-def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Unbiased chance that one of k samples is right: 1 - C(n - c, k) / C(n, k).
-
-    Args:
-      num_samples: n, samples drawn, >= k.
-      num_correct: c, of them right.
-      k: samples allowed.
-    Returns:
-      Estimate in [0, 1].
-    Raises:
-      ValueError: k is larger than n.
-    Example:
-      >>> pass_at_k(4, 1, 2)
-      0.5
-    Source: arXiv 2107.03374 eq. 1.
-    """
-    if not 1 <= k <= num_samples:
-        raise ValueError(f"k = {k}: must be in [1, {num_samples}], the number of samples")
-    return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+_BLOCK_PROBLEMS = 16  # least problems of a block
 
 
 def accuracies(line: Mapping[str, float | int]) -> tuple[float, float] | None:
@@ -57,27 +44,25 @@ def accuracies(line: Mapping[str, float | int]) -> tuple[float, float] | None:
     return (sampled[0], greedy[0]) if sampled and greedy else None
 
 
-def bootstrap_interval(
-    values: Sequence[float], *, level: float = 0.95, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the mean over problems, by resampling problems.
-
-    Args:
-      values: one figure per problem.
-      level: coverage in (0, 1).
-      draws: resamples.
-      seed: of the resampling.
-    Returns:
-      (low, high).
-    Example:
-      >>> bootstrap_interval([1.0, 1.0, 1.0])
-      (1.0, 1.0)
-    """
-    values = np.asarray(values, np.float64)
-    rng = np.random.default_rng(seed)
-    means = rng.choice(values, (draws, len(values))).mean(axis=1)
-    tail = (1 - level) / 2 * 100
-    return float(np.percentile(means, tail)), float(np.percentile(means, 100 - tail))
+def _sample(
+    engine: batching.Engine,
+    params: Any,
+    prompts: prompts_lib.Prompts,
+    problems: Sequence[Any],
+    key: jax.Array,
+    *,
+    num_samples: int,
+    temperature: float,
+    stage: str,
+) -> list[list[Completion]]:
+    return engine.sample(
+        params,
+        key,
+        [prompts.policy(p) for p in problems],
+        stage=stage,
+        num_samples=num_samples,
+        temperature=temperature,
+    )
 
 
 def correct_counts(
@@ -92,17 +77,19 @@ def correct_counts(
     stage: str,
 ) -> np.ndarray:
     """[len(problems)] int: how many of `num_samples` completions are right."""
-    groups = engine.sample(
+    groups = _sample(
+        engine,
         params,
+        prompts,
+        problems,
         key,
-        [prompts.policy(p) for p in problems],
-        stage=stage,
         num_samples=num_samples,
         temperature=temperature,
+        stage=stage,
     )
     repeated = [p for p in problems for _ in range(num_samples)]
     verdicts = base.judge(prompts.task.verify, repeated, [c for group in groups for c in group])
-    rewards = np.array([v.reward >= 0.5 for v in verdicts])
+    rewards = np.array([v.reward >= estimates.THRESHOLD for v in verdicts])
     return rewards.reshape(len(problems), num_samples).sum(axis=1)
 
 
@@ -151,6 +138,13 @@ def in_loop(run: Run, params: Any, update: int | None = None) -> dict[str, float
     }
 
 
+class Measured(NamedTuple):
+    """Figures of one task."""
+
+    results: dict[str, float]  # eval/<task>/...: a function of the records
+    tokens_per_s: float  # sampled, verification included; 0 where nothing was sampled now or before
+
+
 def evaluate(
     policy: Any,
     task: Any,
@@ -162,60 +156,215 @@ def evaluate(
     temperature: float = 1.0,
     config: ml_collections.ConfigDict | None = None,
 ) -> dict[str, float]:
-    """avg@n, pass@k and greedy accuracy of a policy, with 95% bootstrap intervals over problems.
+    """avg@n, pass@k, maj@k and greedy accuracy of a policy, with 95% bootstrap intervals over problems.
 
     Args:
       policy: from `load_policy`.
       task: from `tasks.make_task`.
       num_samples: n, completions per problem.
       k: each <= n.
-      num_problems: how many problems.
+      num_problems: how many problems; of a data set with fewer, all.
       seed: of problems and draws.
       temperature: of the samples; greedy is measured beside them.
       config: reads model.prompt_format, model.enable_thinking, rollout, mesh and loss.vocab_chunk; default `base()`.
     Returns:
-      {"eval/<task>/pass@4": 0.5, "eval/<task>/pass@4/low": 0.4, "eval/<task>/pass@4/high": 0.6, ...}.
+      {"eval/<task>/pass@4": 0.5, "eval/<task>/pass@4/low": 0.4, "eval/<task>/pass@4/high": 0.6, ...}; the names are
+      those of `estimates.summarise`.
     Raises:
       ValueError: a k larger than num_samples.
     """
-    task = whole_task(task)
-    config = config or config_lib.base()
-    mesh = sharding.make_mesh(config.mesh)
+    config = config.copy_and_resolve_references() if config else config_lib.base()
+    with config.unlocked():
+        config.eval.num_samples, config.eval.num_problems = num_samples, num_problems
+        config.eval.seed = seed
+    return measure(policy, task, config, k=k, temperature=temperature).results
+
+
+def measure(
+    policy: Any,
+    task: Any,
+    config: ml_collections.ConfigDict,
+    *,
+    k: Sequence[int],
+    temperature: float = 1.0,
+    label: str | None = None,
+    folder: pathlib.Path | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Measured:
+    """`evaluate` with the token budgets and sizes of a config, and records in a folder.
+
+    Problems are sampled in blocks; every draw follows from (eval.seed, number of the block), so that blocks which the
+    folder holds need not be drawn again.
+
+    Args:
+      policy: from `load_policy`.
+      task: from `tasks.make_task`.
+      config: its `eval` and `rollout` are read, and `mesh` unless one is given.
+      k: each <= config.eval.num_samples.
+      temperature: of the samples.
+      label: name of the task in figures and files; None: its own.
+      folder: of `eval_folder.open_folder`; None: nothing is written.
+      mesh: on which the policy was loaded; None: the config's.
+    Returns:
+      Measured.
+    Raises:
+      ValueError: a k larger than the number of samples, or records of other problems in the folder.
+    """
+    task, samples = whole_task(task), config.eval.num_samples
+    for number in k:
+        estimates.pass_at_k(samples, 0, number)  # complains before the work begins
+    label = label or task.name
     prompts, shapes = make_prompts(config, task, policy.tokenizer)
     engine = batching.Engine(
         policy.config,
         policy.tokenizer,
         shapes,
-        mesh=mesh,
+        mesh=mesh or sharding.make_mesh(config.mesh),
         vocab_chunk=config.loss.vocab_chunk,
     )
-    problems = task.batch(seed, 0, num_problems)
-    key = jax.random.key(seed)
-    counts = correct_counts(
-        engine,
-        policy.params,
-        prompts,
-        problems,
-        key,
-        num_samples=num_samples,
-        temperature=temperature,
-        stage="eval",
-    )
-    greedy = correct_counts(
-        engine,
-        policy.params,
-        prompts,
-        problems,
-        key,
-        num_samples=1,
-        temperature=0.0,
-        stage="greedy",
-    )
-    figures = {f"avg@{num_samples}": counts / num_samples, "greedy": greedy.astype(float)}
-    figures |= {f"pass@{n}": [pass_at_k(num_samples, int(c), n) for c in counts] for n in k}
-    results = {}
-    for name, values in figures.items():
-        full = f"eval/{task.name}/{name}"
-        results[full] = float(np.mean(values))
-        results[f"{full}/low"], results[f"{full}/high"] = bootstrap_interval(values)
-    return results
+    wanted = config.eval.num_problems
+    wanted = min(wanted, len(task)) if hasattr(task, "__len__") else wanted
+    problems = task.batch(config.eval.seed, 0, wanted)
+    size = block_size(config)
+    path = folder and folder / f"{label}.jsonl"
+    records = eval_folder.read_blocks(path, size, [p.id for p in problems]) if folder else []
+    timing = []
+    for start in range(len(records), wanted, size):
+        clock, before = time.monotonic(), engine.generated_tokens
+        block = _block(
+            engine,
+            policy.params,
+            prompts,
+            problems[start : start + size],
+            config,
+            start // size,
+            temperature,
+        )
+        spent = {"seconds": time.monotonic() - clock, "tokens": engine.generated_tokens - before}
+        timing.append({"task": label, "block": start // size, "first": not timing} | spent)
+        records += block
+        if folder and jax.process_index() == 0:
+            eval_folder.append(path, block)
+            eval_folder.append(folder / "timing.jsonl", timing[-1:])
+    if folder:
+        timing = [t for t in eval_folder.read_timing(folder / "timing.jsonl") if t["task"] == label]
+    found = estimates.summarise(records, [r["greedy"] for r in records], k)
+    return Measured({f"eval/{label}/{name}": v for name, v in found.items()}, _speed(timing))
+
+
+def block_size(config: ml_collections.ConfigDict) -> int:
+    """Problems that are sampled, verified and written together: enough to fill the sampler's chunks."""
+    return max(config.rollout.chunk_rows // config.eval.num_samples, _BLOCK_PROBLEMS)
+
+
+def _block(
+    engine: batching.Engine,
+    params: Any,
+    prompts: prompts_lib.Prompts,
+    problems: Sequence[Any],
+    config: ml_collections.ConfigDict,
+    number: int,
+    temperature: float,
+) -> list[dict[str, Any]]:
+    key = jax.random.key(config.eval.seed)
+
+    def records(stage: str, samples: int, warmth: float) -> list[dict[str, Any]]:
+        groups = _sample(
+            engine,
+            params,
+            prompts,
+            problems,
+            key,
+            num_samples=samples,
+            temperature=warmth,
+            stage=f"{stage}/{number}",
+        )
+        repeated = [p for p in problems for _ in range(samples)]
+        verdicts = iter(base.judge(prompts.task.verify, repeated, [c for g in groups for c in g]))
+        return [
+            estimates.record(p.id, [next(verdicts) for _ in g], [len(c.tokens) for c in g])
+            for p, g in zip(problems, groups, strict=True)
+        ]
+
+    sampled = records("eval", config.eval.num_samples, temperature)
+    greedy = records("greedy", 1, 0.0)
+    return [r | {"greedy": g} for r, g in zip(sampled, greedy, strict=True)]
+
+
+def _speed(timing: Sequence[Mapping[str, Any]]) -> float:
+    """Tokens per second; the first block of a process, which compiles, counts only where there is no other."""
+    warm = [t for t in timing if not t["first"]] or timing
+    seconds = sum(t["seconds"] for t in warm)
+    return sum(t["tokens"] for t in warm) / seconds if seconds else 0.0
+
+
+def measure_all(
+    policy: Any,
+    cases: Mapping[str, ml_collections.ConfigDict],
+    *,
+    k: Sequence[int],
+    out: str | os.PathLike | None = None,
+    resume: bool = False,
+    mesh: jax.sharding.Mesh | None = None,
+) -> dict[str, float]:
+    """Several tasks, one after the other, with records and `results.json` in one folder.
+
+    Args:
+      policy: from `load_policy`.
+      cases: config of each task, by the name that figures and files are to have.
+      k: of pass@k and maj@k.
+      out: folder; None: nothing is written.
+      resume: go on in a folder that holds records.
+      mesh: on which the policy was loaded; None: that of each config.
+    Returns:
+      Figures of all tasks, and perf/<task>/tokens_per_s, which results.json leaves out: it is not a function of the
+      records.
+    Raises:
+      FileExistsError: the folder holds an evaluation and `resume` is False.
+      ValueError: it holds another one; a k larger than the number of samples; tasks for different tokenizers.
+    """
+    ready = {label: tasks.make_task(config.task) for label, config in cases.items()}
+    names = {task.tokenizer_name for task in ready.values()}
+    if len(names) > 1:
+        raise ValueError(
+            f"tasks for different tokenizers ({', '.join(sorted(names))}): measure one kind at a time"
+        )
+    folder = None
+    if out is not None:
+        settings = {"params": _digest(policy.params)}
+        for label, config in cases.items():
+            for section in ("task", "rollout", "eval"):
+                settings[f"{label}.{section}"] = config_lib.fields(config[section])
+        folder = eval_folder.open_folder(out, settings, resume=resume)
+    results, speeds = {}, {}
+    for label, config in cases.items():
+        found = measure(policy, ready[label], config, k=k, label=label, folder=folder, mesh=mesh)
+        results |= found.results
+        speeds[f"perf/{label}/tokens_per_s"] = found.tokens_per_s
+    if folder and jax.process_index() == 0:
+        eval_folder.write_results(folder, results)
+    return results | speeds
+
+
+def _digest(params: Any) -> int:
+    """CRC-32 of all parameters: another policy must not add to the records of this one."""
+    crc = 0
+    for leaf in jax.tree.leaves(params):
+        crc = zlib.crc32(np.ascontiguousarray(sharding.to_host(leaf)).view(np.uint8), crc)
+    return crc
+
+
+def table(results: Mapping[str, float]) -> rich.table.Table:
+    """Figures as a table: one row per task and figure, with its interval."""
+    made = rich.table.Table("task", "figure", "value", "95% interval")
+    for name, value in results.items():
+        kind, label, *figure = name.split("/")
+        if figure[-1] in ("low", "high"):
+            continue
+        interval = (
+            ""
+            if kind != "eval"
+            else f"{results[f'{name}/low']:.4g} .. {results[f'{name}/high']:.4g}"
+        )
+        made.add_row(label, "/".join(figure), f"{value:.4g}", interval)
+    return made

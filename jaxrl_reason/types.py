@@ -115,7 +115,11 @@ class Problem:
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-Reason = Literal["correct", "wrong", "unparsable", "timeout", "truncated"]
+Reason = Literal[
+    "correct", "wrong", "unparsable", "timeout", "truncated",
+    # Of programs alone: what stopped them.
+    "error", "memory", "output", "network", "file", "process",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,11 +40,16 @@ MAY_IMPORT = {
     "methods": _GROUND | _TOOLS | {"algos", "credit", "methods"},
     "rollout": _GROUND | _TOOLS | _MIDDLE | {"rollout"},
     "checkpoint": _GROUND | _TOOLS,
+    "estimates": set(),
+    "eval_folder": set(),
 }
 # Above them: may import everything but each other's callers.
 # The parts of a run, made from its config, what they hold, and what they write.
 PARTS = {"parts", "memory", "companions", "phases", "solutions"}
-PROGRAMS = {"train", "sft", "prm_training", "evaluate", "report", "compare", "demo", "plan"}
+PROGRAMS = {
+    *("train", "sft", "prm_training", "evaluate", "processbench"),
+    *("report", "compare", "demo", "plan"),
+}
 FRONT = {"cli", "__main__"}
 
 

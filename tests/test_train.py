@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import evaluate, metrics, parts, sft, sharding, train
+from jaxrl_reason import metrics, parts, sft, sharding, train
 from jaxrl_reason.methods import outcome
 
 SMALL = {
@@ -245,11 +245,3 @@ def test_token_budget_ends_the_run(start, tmp_path):
     # 32 completions of at most 8 tokens: two updates reach 300.
     assert lines[-1]["update"] == 2
     assert "eval/arithmetic/greedy" in lines[-1]
-
-
-def test_pass_at_k_by_hand():
-    # n = 4, c = 2, k = 2: 1 - C(2, 2) / C(4, 2) = 1 - 1/6.
-    assert evaluate.pass_at_k(4, 2, 2) == pytest.approx(5 / 6)
-    assert evaluate.pass_at_k(4, 0, 4) == 0.0
-    with pytest.raises(ValueError, match="must be in"):
-        evaluate.pass_at_k(2, 1, 3)

@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 import ml_collections
 
-from jaxrl_reason.tasks import arithmetic, base, gsm8k, steps
+from jaxrl_reason.tasks import arithmetic, base, code, gsm8k, steps
+from jaxrl_reason.verify import sandbox
 
 _TASKS: dict[str, Callable[[ml_collections.ConfigDict], base.Task]] = {
     "arithmetic": lambda c: arithmetic.Arithmetic(c.length, c.modulus, c.operators),
     "gsm8k": lambda c: gsm8k.Gsm8k(c.path),
+    "code": lambda c: _code(c.path, c.sandbox),
 }
 
 
@@ -42,4 +44,16 @@ def make_task(task_config: ml_collections.ConfigDict) -> base.Task:
         last=task_config.last_step,
         think=task_config.think,
         stop_at_separator=task_config.step_end == "separator",
+    )
+
+
+def _code(path: str, c: ml_collections.ConfigDict) -> base.Task:
+    return code.Code(
+        path,
+        limits=sandbox.Limits(
+            c.timeout_s, c.memory_mb, c.output_kb, c.disk_mb, c.max_threads, c.max_files
+        ),
+        workers=c.workers,
+        batch_timeout_s=c.batch_timeout_s,
+        require_isolation=c.require_isolation,
     )

@@ -84,7 +84,7 @@ def read(path: str | os.PathLike) -> list[Record]:
     """Records of one ProcessBench subset.
 
     Args:
-      path: JSON list of objects with id, problem, steps and label.
+      path: JSON list of objects with id, problem, steps and label, or one object per line (suffix .jsonl).
     Returns:
       Records in the order of the file.
     Raises:
@@ -92,7 +92,14 @@ def read(path: str | os.PathLike) -> list[Record]:
       ValueError: a bad record, named by file and number.
     """
     with open(path, encoding="utf-8") as file:
-        rows = json.load(file)
+        text = file.read()
+    try:
+        if os.fspath(path).endswith(".jsonl"):
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        else:
+            rows = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path}: must hold a JSON list of records")
     return [_record(row, f"{path}, record {number}") for number, row in enumerate(rows, 1)]

@@ -1,0 +1,230 @@
+"""Figures of an evaluation by hand; records that a killed run goes on with; ProcessBench.
+
+Host side; drives the device. Reads: files it wrote. Writes: temporary folders.
+"""
+
+import argparse
+import json
+
+import jax
+import pytest
+
+from jaxrl_reason import cli, estimates, eval_folder, evaluate, processbench, sharding
+from jaxrl_reason import config as config_lib
+from jaxrl_reason.models import policy as policies
+
+
+def test_pass_at_k_by_hand():
+    # n = 4, c = 2, k = 2: 1 - C(2, 2) / C(4, 2) = 1 - 1/6.
+    assert estimates.pass_at_k(4, 2, 2) == pytest.approx(5 / 6)
+    assert estimates.pass_at_k(4, 0, 4) == 0.0
+    assert estimates.pass_at_k(4, 1, 4) == 1.0
+    with pytest.raises(ValueError, match="must be in"):
+        estimates.pass_at_k(2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("answers", "right", "expected"),
+    [
+        (["4", "4", "5"], [True, True, False], 1.0),
+        (["4", "5", "5"], [True, False, False], 0.0),
+        (["4", "5"], [True, False], 1 / 2),
+        (["4", "5", "6"], [True, False, False], 1 / 3),
+        (["5", "6"], [False, False], 0.0),
+        (
+            ["1/2", "0.5", "3", "3"],
+            [True, True, False, False],
+            1 / 2,
+        ),  # equivalent texts vote together
+        ([None, None, "4"], [False, False, True], 1.0),  # no answer, no vote
+        ([None, None], [False, False], 0.0),
+        ([], [], 0.0),
+    ],
+)
+def test_majority_by_hand(answers, right, expected):
+    assert estimates.majority(answers, right) == pytest.approx(expected)
+    assert estimates.majority(answers[::-1], right[::-1]) == pytest.approx(expected)
+
+
+def test_majority_over_runs():
+    # Runs of two: a tie, then two right ones; the fifth sample fills no run.
+    answers, right = ["1", "2", "1", "1", "2"], [True, False, True, True, False]
+    assert estimates.maj_at_k(answers, right, 2) == pytest.approx(3 / 4)
+    assert estimates.maj_at_k(answers, right, 1) == pytest.approx(3 / 5)
+    with pytest.raises(ValueError, match="k = 6"):
+        estimates.maj_at_k(answers, right, 6)
+
+
+def test_intervals_resample_problems():
+    assert estimates.bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)  # a quarter of the draws each
+    low, high = estimates.bootstrap_interval([0.0, 1.0] * 200)
+    # Standard error 0.5 / sqrt(400) = 0.025, so about 0.5 -+ 0.049.
+    assert 0.44 < low < 0.46 and 0.54 < high < 0.56
+    assert estimates.bootstrap_interval([0.0, 1.0] * 200) == (low, high)
+    values = [i / 7 for i in range(20)]
+    assert estimates.bootstrap_interval(values, seed=1) != estimates.bootstrap_interval(values)
+
+
+# --- The folder -----------------------------------------------------------------------------------
+
+IDS = ["a", "b", "c", "d", "e"]
+LINES = [json.dumps({"problem": i}).encode() + b"\n" for i in IDS]
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        (b"", 0),
+        (LINES[0][:5], 0),
+        (b"".join(LINES[:2]), 2),
+        (b"".join(LINES[:3]), 2),
+        (b"".join(LINES[:3]) + LINES[3][:-1], 2),  # whole but for the end of its line
+        (b"".join(LINES[:4]) + b"{", 4),
+        (b"".join(LINES), 5),
+        (b"".join(LINES) + b"\x00\xff", 5),
+    ],
+)
+def test_what_is_no_whole_block_is_cut_off(tmp_path, data, kept):
+    path = tmp_path / "task.jsonl"
+    path.write_bytes(data)
+    assert [r["problem"] for r in eval_folder.read_blocks(path, 2, IDS)] == IDS[:kept]
+    assert path.read_bytes() == b"".join(LINES[:kept])
+
+
+@pytest.mark.parametrize("line", [b'{"problem": "z"}\n', b"[]\n", b"{\n", b"\xff\n"])
+def test_foreign_records_are_refused(tmp_path, line):
+    path = tmp_path / "task.jsonl"
+    path.write_bytes(LINES[0] + line)
+    with pytest.raises(ValueError, match="line 2"):
+        eval_folder.read_blocks(path, 2, IDS)
+    assert path.read_bytes() == LINES[0] + line
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return sharding.make_mesh(config_lib.base().mesh, jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def policy(mesh):
+    return policies.load_policy("tiny", mesh=mesh, seed=3)
+
+
+def cases(**changes):
+    config = config_lib.base()
+    values = {"task.length": 2, "eval.num_samples": 4, "eval.num_problems": 20} | changes
+    config_lib.override(config, [f"{k}={v}" for k, v in values.items()])
+    config.rollout.chunk_rows = 64  # blocks of 16 problems: a whole one and a quarter
+    return {"lists": config}
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(policy, mesh, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    results = evaluate.measure_all(policy, cases(), k=(1, 4), out=whole, mesh=mesh)
+    append, calls = eval_folder.append, []
+
+    def stop(path, records):
+        calls.append(path)
+        if (
+            len(calls) == 3
+        ):  # block 1, after records and timing of block 0: two of its lines and a half
+            data = "".join(json.dumps(r) + "\n" for r in records).encode()
+            with open(path, "ab") as file:
+                file.write(data[: int(len(data) * 2.5 / len(records))])
+            raise Killed
+        append(path, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eval_folder, "append", stop)
+        with pytest.raises(Killed):
+            evaluate.measure_all(policy, cases(), k=(1, 4), out=cut, mesh=mesh)
+    assert len((cut / "lists.jsonl").read_bytes().splitlines()) == 19
+    with pytest.raises(FileExistsError, match="--resume"):
+        evaluate.measure_all(policy, cases(), k=(1,), out=cut, mesh=mesh)
+    with pytest.raises(ValueError, match="eval.*'seed': 1000003.*'seed': 5"):
+        changed = cases(**{"eval.seed": 5})
+        evaluate.measure_all(policy, changed, k=(1,), out=cut, mesh=mesh, resume=True)
+    evaluate.measure_all(policy, cases(), k=(1, 4), out=cut, mesh=mesh, resume=True)
+    for name in ("lists.jsonl", "results.json", "settings.json"):
+        assert (whole / name).read_bytes() == (cut / name).read_bytes(), name
+
+    written = json.loads((whole / "results.json").read_text())
+    assert written == {k: v for k, v in results.items() if not k.startswith("perf/")}
+    assert results["perf/lists/tokens_per_s"] > 0
+    records = [json.loads(line) for line in (whole / "lists.jsonl").read_text().splitlines()]
+    assert len(records) == 20 and {len(r["rewards"]) for r in records} == {4}
+    lengths = [n for r in records for n in r["tokens"]]
+    assert written["eval/lists/response_length"] == pytest.approx(sum(lengths) / len(lengths))
+    assert evaluate.table(results).row_count == 8
+
+    # Nothing is left to sample: other k from the same records.
+    more = evaluate.measure_all(policy, cases(), k=(2,), out=cut, mesh=mesh, resume=True)
+    assert more["eval/lists/avg@4"] == written["eval/lists/avg@4"]
+    assert "eval/lists/maj@2" in more and "eval/lists/pass@4" not in more
+    other = policies.load_policy("tiny", mesh=mesh, seed=4)
+    with pytest.raises(ValueError, match="params"):
+        evaluate.measure_all(other, cases(), k=(1,), out=cut, mesh=mesh, resume=True)
+
+
+def test_a_k_that_is_too_large_is_found_before_the_work(policy, mesh):
+    with pytest.raises(ValueError, match="k = 5"):
+        evaluate.measure(policy, None, cases()["lists"], k=(5,), mesh=mesh)
+
+
+def test_tasks_of_the_command_line(tmp_path):
+    config_file = tmp_path / "mine.py"
+    config_file.write_text(
+        "from jaxrl_reason import config\ndef get_config(): return config.base()\n"
+    )
+    options = argparse.Namespace(
+        config=[str(config_file)] * 2, task=["arithmetic", "gsm8k=x.jsonl"]
+    )
+    found = cli._evaluation_cases(options, ["eval.num_samples=3"])
+    assert list(found) == ["arithmetic", "gsm8k", "arithmetic-2", "gsm8k-2"]
+    assert found["gsm8k-2"].task.path == "x.jsonl" and found["gsm8k"].eval.num_samples == 3
+    options.task = ["chess"]
+    with pytest.raises(cli._UsageError, match="task.name = 'chess'"):
+        cli._evaluation_cases(options, [])
+
+
+# --- ProcessBench ---------------------------------------------------------------------------------
+
+
+def test_processbench_from_the_command_line(tmp_path, capsys):
+    rows = [
+        {"id": "a", "problem": "p", "steps": ["1 + 1 = 3", "so"], "label": 0},
+        {"id": "b", "problem": "p", "steps": ["1 + 1 = 2", "so 3"], "label": 1},
+        {"id": "c", "problem": "p", "steps": ["1 + 1 = 2"], "label": -1},
+    ]
+    one, other = tmp_path / "one.json", tmp_path / "other.jsonl"
+    one.write_text(json.dumps(rows))
+    other.write_text("".join(json.dumps(r) + "\n" for r in rows[1:]))
+    out = tmp_path / "scores.json"
+    arguments = ["processbench", str(one), str(other), "--out", str(out), "--locator"]
+    assert cli.main([*arguments, "executable"]) == 0
+    captured = capsys.readouterr()
+    results = json.loads(captured.out)
+    assert results == json.loads(out.read_text())
+    assert results["one"]["erroneous"] == results["one"]["missed"] == 0.5
+    assert results["one"]["f1"] == pytest.approx(2 / 3) and results["other"]["f1"] == 0.0
+    assert results["average"]["f1"] == pytest.approx(1 / 3)
+    assert "average" in captured.err
+    assert cli.main([*arguments, "oracle"]) == 2
+    assert "must be one of executable" in capsys.readouterr().err
+
+
+def test_processbench_takes_any_locator(tmp_path):
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps([{"id": "a", "problem": "p", "steps": ["x", "y"], "label": 1}]))
+
+    def last(problems, solutions):
+        assert problems[0].prompt == "p"
+        return [len(s) - 1 for s in solutions]
+
+    assert processbench.measure([path], last)["one"]["match"] == 1.0
+    with pytest.raises(ValueError, match="second file called one"):
+        processbench.measure([path, path], last)
