@@ -62,13 +62,16 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 # Methods whose advantages are centred for one way of averaging, and are biased under another.
 CENTRED_FOR_AGGREGATION = ("vppo", "cliff")
+# Tasks that read a file, and tasks that cannot judge steps.
+READING = ("gsm8k", "math")
+WITHOUT_ORACLE = ("gsm8k", "knights", "math")
 # Methods that need the first error of a wrong completion.
 LOCATING = ("vppo", "cliff", "grpo_process")
 
 
 # Allowed words of the fields that choose a function.
 CHOICES = {
-    "task.name": ("arithmetic", "gsm8k"),
+    "task.name": ("arithmetic", "countdown", "game24", "gsm8k", "knights", "math"),
     "task.step_end": ("eos", "separator"),
     "model.dtype": ("float32", "bfloat16"),
     "method.name": tuple(RECIPES),
@@ -103,6 +106,14 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, None),
     "task.length": (2, 16),
     "task.modulus": (2, 100),
+    "task.numbers": (3, 5),
+    "task.largest": (2, 999),
+    "task.max_target": (1, 9999),
+    "task.people": (2, 8),
+    "task.min_pass_rate": (0, 1),
+    "task.max_pass_rate": (0, 1),
+    "task.verify_workers": (0, None),
+    "task.verify_timeout_s": (TINY, None),
     "mesh.data": (1, None),
     "mesh.fsdp": (-1, None),
     "mesh.tensor": (1, None),
@@ -229,8 +240,10 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
             f"loss.aggregation = {c.loss.aggregation!r}: {c.method.name} centres its advantages for {wanted!r};"
             " vppo is for seq_mean_token_mean, cliff is its twin for token_mean"
         )
-    if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name == "gsm8k":
-        problems.append("locate.kind = 'oracle': gsm8k cannot judge steps; choose monte_carlo")
+    if c.method.name in LOCATING and c.locate.kind == "oracle" and c.task.name in WITHOUT_ORACLE:
+        problems.append(
+            f"locate.kind = 'oracle': {c.task.name} cannot judge steps; choose monte_carlo"
+        )
     if c.method.name == "srl" and not c.task.steps:
         problems.append(
             "task.steps = False: srl trains on steps of expert solutions; set it to True"
@@ -249,8 +262,22 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         and not (c.iop.judge_url and c.iop.judge_model)
     ):
         problems.append("iop.audit = 'judge': set iop.judge_url and iop.judge_model")
-    if c.task.name == "gsm8k" and not c.task.path:
+    return problems + _data_problems(c.task)
+
+
+def _data_problems(task: ml_collections.ConfigDict) -> list[str]:
+    """Error lines for the fields of tasks that read a file."""
+    problems = []
+    if task.name in READING and not task.path:
         problems.append(
-            "task.path = '': gsm8k reads a JSONL file; set it to the path of train.jsonl"
+            f"task.path = '': {task.name} reads a JSONL or Parquet file of problems; set it to its path"
+        )
+    if task.min_pass_rate > task.max_pass_rate:
+        problems.append(
+            f"task.min_pass_rate = {task.min_pass_rate}: must be at most task.max_pass_rate = {task.max_pass_rate}"
+        )
+    if task.pass_rates and task.min_pass_rate == 0 and task.max_pass_rate == 1:
+        problems.append(
+            f"task.pass_rates = {task.pass_rates!r}: filters nothing; set task.min_pass_rate or task.max_pass_rate"
         )
     return problems

@@ -120,6 +120,7 @@ def train(
             )
 
             line = sampled | built.metrics | results | clock.metrics() | progress.metrics()
+            line |= getattr(run.task, "metrics", dict)()
             line["perf/compiles"] = float(compiles.count)
             if (
                 config.eval.every

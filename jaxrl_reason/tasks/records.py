@@ -1,0 +1,72 @@
+"""Records of a file, JSONL or Parquet, each with its place in it, so that every error can name it.
+
+Host side. Reads: one file. Writes: nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+
+class Record(NamedTuple):
+    """One record and where it stands."""
+
+    place: str  # "line 3" of a JSONL file, "row 3" of a Parquet file
+    number: int  # of that line or row, from 1
+    fields: dict[str, Any]
+
+
+def read_records(path: str | os.PathLike, columns: Sequence[str] | None = None) -> Iterator[Record]:
+    """Records in the order of the file; Parquet by the suffix .parquet, everything else is JSONL.
+
+    Args:
+      path: of the file; lines of white space in a JSONL file hold no record.
+      columns: the only ones that are read of a Parquet file, where it has them (in small letters; the file may write
+        them otherwise); None: all. JSONL has no columns.
+    Yields:
+      Records; values are what JSON or Parquet say, not yet checked.
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: a line that is no JSON object, or a file that is no Parquet; names file and line.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path}: no such file; set task.path to a JSONL or Parquet file of problems"
+        )
+    return _parquet(path, columns) if path.endswith(".parquet") else _jsonl(path)
+
+
+def _jsonl(path: str) -> Iterator[Record]:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError) as error:  # UTF-8 errors are ValueErrors too
+                raise ValueError(f"{path}, line {number}: {error}") from error
+            if not isinstance(fields, dict):
+                kind = type(fields).__name__
+                raise ValueError(f"{path}, line {number}: a {kind}; must be an object, {{...}}")
+            yield Record(f"line {number}", number, fields)
+
+
+def _parquet(path: str, columns: Sequence[str] | None) -> Iterator[Record]:
+    from pyarrow import ArrowInvalid, parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except (ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as Parquet: {error}") from error
+    with file:
+        names = file.schema_arrow.names
+        wanted = names if columns is None else [n for n in names if n.lower() in columns]
+        number = 0
+        for batch in file.iter_batches(batch_size=1024, columns=wanted):
+            for fields in batch.to_pylist() if wanted else [{}] * batch.num_rows:
+                number += 1
+                yield Record(f"row {number}", number, fields)
