@@ -178,7 +178,9 @@ class Countdown:
             i, j = rng.permutation(len(values))[:2].tolist()
             signs = [s for s in _OPERATIONS if _playable(_OPERATIONS[s](values[i], values[j]))]
             sign = signs[int(rng.integers(len(signs)))]  # a sum can always be played
-            merges.append(Merge(values[i], sign, values[j], _OPERATIONS[sign](values[i], values[j])))
+            merges.append(
+                Merge(values[i], sign, values[j], _OPERATIONS[sign](values[i], values[j]))
+            )
             values = [v for k, v in enumerate(values) if k not in (i, j)] + [merges[-1].result]
         # Only what leads to the last result belongs to the derivation.
         return merges if self.use_all else _needed(merges)
@@ -222,7 +224,7 @@ class Countdown:
         return verdicts
 
     def first_error(self, problem: Problem, completion: str) -> int:
-        """First line that is no merge of two numbers at hand with the right result, or after which no way leads to the target.
+        """First line that is no right merge of two numbers at hand, or after which no way leads to the target.
 
         Strict: a line in words is an error too. Blank lines are none.
 

@@ -55,7 +55,7 @@ def maths_entry(fields: Mapping[str, Any]) -> Entry:
     except ValueError as error:
         raise Unusable(str(error)) from None
     if solution is not None and answers.verify_answer(solution, gold).reason != "correct":
-        solution = f"{solution}\n\n\\boxed{{{gold}}}"  # it serves as an example of the answer format too
+        solution += f"\n\n\\boxed{{{gold}}}"  # it serves as an example of the answer format too
     return Entry(question, gold, solution, pass_rate(fields))
 
 

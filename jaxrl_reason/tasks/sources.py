@@ -191,8 +191,8 @@ def _of_pass_rate(problems: Sequence[Problem], source: Source) -> Sequence[Probl
         )
     if not kept:
         raise ValueError(
-            f"{source.path}: no pass rate in [{source.min_pass_rate}, {source.max_pass_rate}] among {measured} problems;"
-            " widen task.min_pass_rate and task.max_pass_rate"
+            f"{source.path}: no pass rate in [{source.min_pass_rate}, {source.max_pass_rate}]"
+            f" among {measured} problems; widen task.min_pass_rate and task.max_pass_rate"
         )
     return _Chosen(problems, kept)
 
@@ -228,4 +228,4 @@ def pass_rate(fields: Mapping[str, Any]) -> float | None:
     rate = fields.get("pass_rate")
     if rate is not None and not (is_number(rate) and 0 <= rate <= 1):
         raise ValueError(f"field pass_rate = {rate!r}: must be a number in [0, 1]")
-    return rate
+    return None if rate is None else float(rate)

@@ -2,10 +2,16 @@
 
 Host side. Reads: nothing. Writes: nothing.
 
-It parses with sympy, which is slow and which text can hang or crash: hence a process that can be killed.
+It parses with sympy, which is slow and which text can hang or crash: hence a process that can be killed. Without
+math-verify installed, `tasks.checking.Checker` refuses to start it.
 """
 
 from __future__ import annotations
+
+try:
+    import math_verify  # here, so that no check's deadline pays for it
+except ImportError:
+    math_verify = None
 
 
 def judge(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None]:
@@ -17,11 +23,7 @@ def judge(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None
       timeout_s: not looked at; the pool ends a worker that takes longer.
     Returns:
       (reason, answer): correct, wrong or unparsable.
-    Raises:
-      ImportError: math-verify is not installed.
     """
-    import math_verify
-
     expected = math_verify.parse(f"${gold}$", parsing_timeout=None)
     found = math_verify.parse(completion, parsing_timeout=None)
     if not expected or not found:
