@@ -5,7 +5,7 @@ model.source; the rest stays as it is.
 
 Command:  jaxrl-reason train --config=configs/gspo_knights_bytes.py
 Hardware: 2 CPU cores.
-Result:   MEASURE
+Result:   not measured; one update is tested (tests/tasks/test_tasks_train.py).
 """
 
 from jaxrl_reason import config

@@ -20,7 +20,7 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 SMALL = (
     *("rollout.num_prompts=2", "rollout.group_size=2", "rollout.chunk_rows=4"),
     *("rollout.prompt_length=448", "rollout.max_new_tokens=8", "optim.microbatch_rows=4"),
-    "task.verify_workers=1",
+    *("task.verify_workers=1", "loss.old_logprobs=behavior"),
 )
 
 
@@ -45,6 +45,7 @@ def _config(name, folder):
     return config_lib.validate(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["countdown", "knights", "math", "gsm8k", "game24"])
 def test_one_update(name, shared, tmp_path):
     config = _config(name, tmp_path)
