@@ -1,5 +1,4 @@
-"""The command line: `jaxrl-reason train | sft | train-prm | evaluate | processbench | compare | plan | export | report |
-demo`.
+"""The command line: one function for each command of `jaxrl-reason`.
 
 Host side. Reads: arguments, config files. Writes: messages to standard error; results of `evaluate`, `processbench`,
 `plan` and `report` to standard output. Exit status: 0 done, 1 the work failed, 2 the request was wrong; no
@@ -20,11 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_FIELDS_HELP = """\
-Every field of the config can be set, after the config file's own values:
-  --config.loss.clip_high=0.28  --config.run_dir runs/second
-jaxrl_reason/config.py lists all fields with units, ranges and defaults; examples are in configs/.
-"""
+from jaxrl_reason import cli_options
 
 
 class _UsageError(Exception):
@@ -105,7 +100,7 @@ def _make_parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
-            epilog=_FIELDS_HELP if config else None,
+            epilog=cli_options.FIELDS_HELP if config else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -139,19 +134,19 @@ def _make_parser() -> argparse.ArgumentParser:
         config=True,
         action="append",
     )
-    _add_evaluate_arguments(evaluate)
+    cli_options.add_evaluate(evaluate)
     bench = add(
         "processbench",
         _processbench,
         "score a first-error locator on labelled solutions",
         config=False,
     )
-    _add_processbench_arguments(bench)
+    cli_options.add_processbench(bench)
     compare = add("compare", _compare, "run several configs over seeds and report", config=False)
-    _add_compare_arguments(compare)
-    _add_plan_arguments(add("plan", _plan, "say whether a run fits its devices", config=True))
+    cli_options.add_compare(compare)
+    cli_options.add_plan(add("plan", _plan, "say whether a run fits its devices", config=True))
     export = add("export", _export, "write a policy as a Hugging Face checkpoint", config=False)
-    _add_export_arguments(export)
+    cli_options.add_export(export)
     report = add("report", _report, "write an HTML page that compares runs", config=False)
     report.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     report.add_argument(
@@ -165,89 +160,6 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--run_dir", default="runs/demo", metavar="FOLDER", help="default: runs/demo")
     return parser
-
-
-def _add_plan_arguments(plan: argparse.ArgumentParser) -> None:
-    plan.add_argument(
-        "--device",
-        default="h100",
-        help="v5e | v5p | v6e | a100 | h100 | h200 | b200; default: h100",
-    )
-    plan.add_argument(
-        "--devices",
-        type=int,
-        default=1,
-        metavar="N",
-        help="number of devices of the whole run; default: 1",
-    )
-
-
-def _add_compare_arguments(compare: argparse.ArgumentParser) -> None:
-    compare.epilog = _FIELDS_HELP
-    compare.add_argument("configs", nargs="+", metavar="FILE", help="config files; the first leads")
-    compare.add_argument(
-        "--out", required=True, metavar="FOLDER", help="of the runs and the report"
-    )
-    compare.add_argument("--seeds", type=int, default=3, help="runs of each config; default: 3")
-    compare.add_argument(
-        "--tokens", type=int, default=0, help="generated tokens of each run; default: the configs'"
-    )
-    compare.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        help="processes at a time, each on a core of its own; 0: this one; default: 1",
-    )
-
-
-def _add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
-    evaluate.add_argument(
-        "policy", metavar="POLICY", help="run, policy or Hugging Face folder, or preset"
-    )
-    evaluate.add_argument(
-        "--task",
-        action="append",
-        default=None,
-        metavar="NAME[=PATH]",
-        help="instead of the config's task; may be repeated, also with one name",
-    )
-    evaluate.add_argument(
-        "--k", type=int, nargs="+", default=None, metavar="K", help="k of pass@k, maj@k; default: 1"
-    )
-    evaluate.add_argument(
-        "--out", default=None, metavar="FOLDER", help="write records and results.json there"
-    )
-    evaluate.add_argument("--resume", action="store_true", help="go on with the records in --out")
-
-
-def _add_processbench_arguments(bench: argparse.ArgumentParser) -> None:
-    bench.add_argument(
-        "files", nargs="+", metavar="FILE", help="ProcessBench subsets, JSON or JSONL"
-    )
-    bench.add_argument("--locator", required=True, metavar="NAME", help="executable")
-    bench.add_argument("--out", default=None, metavar="FILE", help="write the scores as JSON, too")
-
-
-def _add_export_arguments(export: argparse.ArgumentParser) -> None:
-    export.add_argument("policy", metavar="POLICY", help="run folder, policy folder or preset")
-    export.add_argument("out", metavar="OUT", help="new or empty folder")
-    export.add_argument(
-        "--param_dtype",
-        choices=("float32", "bfloat16"),
-        default=None,
-        help="of the written weights; default: as they are",
-    )
-    export.add_argument(
-        "--adapters",
-        action="store_true",
-        help="write the adapters alone, as a folder of PEFT; default: merged into the weights",
-    )
-    export.add_argument(
-        "--base",
-        default="",
-        metavar="MODEL",
-        help="with --adapters: folder or hub id of the weights below them",
-    )
 
 
 def _load_config(

@@ -59,11 +59,24 @@ def base() -> ml_collections.ConfigDict:
 def _task() -> ml_collections.ConfigDict:
     """Problems."""
     c = ml_collections.ConfigDict()
-    c.name = "arithmetic"  # arithmetic | gsm8k | code
+    c.name = "arithmetic"  # arithmetic | code | countdown | game24 | gsm8k | knights | math
     c.length = 6  # numbers in an arithmetic problem, 2..16
     c.modulus = 10  # arithmetic is modulo this, 2..100
     c.operators = "+"  # any of "+-*", each at most once; "+" alone is left out of the text
-    c.path = ""  # JSONL of problems, for tasks that read one
+    c.numbers = 4  # numbers in a countdown problem, 3..5
+    c.largest = 25  # countdown numbers are in 1..largest, 2..999
+    c.max_target = 100  # countdown targets are in 1..max_target, 1..9999
+    c.use_all = True  # bool: countdown uses each number exactly once; False: at most once
+    c.people = 3  # in a puzzle of knights and knaves, 2..8
+    c.path = ""  # JSONL or Parquet of problems, for gsm8k and math
+    c.eval_path = ""  # JSONL or Parquet of problems to evaluate on; empty: those of path
+    c.data_dir = ""  # problems are prepared there once, as ArrayRecord; empty: held in memory
+    c.pass_rates = ""  # JSONL of {"id", "pass_rate"}; empty: field pass_rate of the records
+    c.min_pass_rate = 0.0  # in [0, 1]: problems that were solved less often are not trained on
+    c.max_pass_rate = 1.0  # in [0, 1]: nor those that were solved more often
+    c.verify_workers = 2  # processes that compare answers, for gsm8k and math; 0: in this process
+    c.verify_timeout_s = 2.0  # seconds for one answer, > 0
+    c.second_opinion = False  # bool: math-verify is asked too, and disagreements are counted
     c.steps = False  # bool: each problem asks for one step of an expert solution (SRL)
     c.first_step = True  # bool, with `steps`: the first step may be asked for
     c.last_step = False  # bool, with `steps`: the last step may be asked for

@@ -69,8 +69,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 # Methods whose advantages are centred for one way of averaging, and are biased under another.
 CENTRED_FOR_AGGREGATION = ("vppo", "cliff")
 # Tasks that read a file, and tasks that cannot judge steps.
-READING = ("gsm8k", "code")
-WITHOUT_ORACLE = ("gsm8k", "code")
+READING = ("gsm8k", "math", "code")
+WITHOUT_ORACLE = ("gsm8k", "knights", "math", "code")
 # Methods that need the first error of a wrong completion.
 LOCATING = ("vppo", "cliff", "grpo_process", "mixed", "rts")
 # Methods whose advantages differ between the tokens of a completion before any whitening.
@@ -79,7 +79,7 @@ TOKEN_WISE = ("prime", "ppo")
 
 # Allowed words of the fields that choose a function.
 CHOICES = {
-    "task.name": ("arithmetic", "gsm8k", "code"),
+    "task.name": ("arithmetic", "code", "countdown", "game24", "gsm8k", "knights", "math"),
     "task.step_end": ("eos", "separator"),
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "full", "dots"),
@@ -132,6 +132,14 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "task.sandbox.max_threads": (1, None),
     "task.sandbox.max_files": (8, None),
     "task.sandbox.workers": (1, None),
+    "task.numbers": (3, 5),
+    "task.largest": (2, 999),
+    "task.max_target": (1, 9999),
+    "task.people": (2, 8),
+    "task.min_pass_rate": (0, 1),
+    "task.max_pass_rate": (0, 1),
+    "task.verify_workers": (0, None),
+    "task.verify_timeout_s": (TINY, None),
     "mesh.data": (1, None),
     "mesh.fsdp": (-1, None),
     "mesh.tensor": (1, None),
@@ -322,9 +330,23 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         and not (c.iop.judge_url and c.iop.judge_model)
     ):
         problems.append("iop.audit = 'judge': set iop.judge_url and iop.judge_model")
-    if c.task.name in READING and not c.task.path:
+    return problems + _data_problems(c.task)
+
+
+def _data_problems(task: ml_collections.ConfigDict) -> list[str]:
+    """Error lines for the fields of tasks that read a file."""
+    problems = []
+    if task.name in READING and not task.path:
         problems.append(
-            f"task.path = '': {c.task.name} reads a JSONL file of problems; set it to its path"
+            f"task.path = '': {task.name} reads a JSONL or Parquet file of problems; set it to its path"
+        )
+    if task.min_pass_rate > task.max_pass_rate:
+        problems.append(
+            f"task.min_pass_rate = {task.min_pass_rate}: must be at most task.max_pass_rate = {task.max_pass_rate}"
+        )
+    if task.pass_rates and task.min_pass_rate == 0 and task.max_pass_rate == 1:
+        problems.append(
+            f"task.pass_rates = {task.pass_rates!r}: filters nothing; set task.min_pass_rate or task.max_pass_rate"
         )
     return problems
 

@@ -94,8 +94,11 @@ def correct_counts(
 
 
 def whole_task(task: Any) -> Any:
-    """What evaluation asks: whole problems, also of a task that trains on single steps (`tasks.steps`)."""
-    return getattr(task, "whole", task)
+    """What evaluation asks: whole problems, also of a task that trains on single steps (`tasks.steps`); held-out ones
+    where the task holds some out (`tasks.base.HoldsOut`).
+    """
+    whole = getattr(task, "whole", task)
+    return getattr(whole, "held_out", whole)
 
 
 def in_loop(run: Run, params: Any, update: int | None = None) -> dict[str, float]:

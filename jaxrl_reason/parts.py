@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from jaxrl_reason import checkpoint, metrics, sharding, tasks, timing
-from jaxrl_reason import config as config_lib
+from jaxrl_reason import checkpoint, metrics, run_folder, sharding, tasks, timing
 from jaxrl_reason.algos import update as algos_update
 from jaxrl_reason.credit import segment
 from jaxrl_reason.methods import base, make_method
@@ -180,7 +179,7 @@ def start(
       FileExistsError: the folder holds a run and `resume` is False.
       ValueError: resumed with a config that would change what was already trained.
     """
-    claim(run.folder, run.config, resume=resume, begun=store.latest_step() is not None)
+    run_folder.claim(run.folder, run.config, resume=resume, begun=store.latest_step() is not None)
     state = first_state(run, optimizer)._replace(companion=companion)
     frozen = _frozen(run).get("frozen")
     fingerprint = 0 if frozen is None else checkpoint.fingerprint(frozen)
@@ -195,57 +194,6 @@ def start(
             " put those back, or choose another run_dir"
         )
     return state, Progress(**meta)
-
-
-def claim(
-    folder: pathlib.Path, config: ml_collections.ConfigDict, *, resume: bool, begun: bool = False
-) -> None:
-    """Write config.json, or make sure that the one that is there, with `resume`, is of the same run.
-
-    Raises: as `start`.
-    """
-    saved = folder / "config.json"
-    if (saved.exists() or begun) and not resume:
-        raise FileExistsError(
-            f"{folder} already holds a run; go on with --resume, or choose another --config.run_dir"
-        )
-    if saved.exists():
-        _check_same_config(saved, config)
-    elif resume:
-        raise FileNotFoundError(f"{folder} holds no run to resume; start it without --resume")
-    if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        saved.write_text(config_lib.to_json(config))
-
-
-# Fields that a resumed run may change: they decide how long it runs and what it writes, not what it computes.
-_RESUMABLE = (
-    "train.num_updates",
-    "train.max_generated_tokens",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.log_rollouts_every",
-    "train.log_rollouts",
-    "train.tensorboard",
-    "run_dir",
-)
-
-
-def _check_same_config(saved: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    old, new = (config_lib.fields(c) for c in (config_lib.from_json(saved.read_text()), config))
-    changed = [
-        f"  {name}: saved {old[name]!r}, now {new[name]!r}"
-        for name in new
-        if old[name] != new[name] and name not in _RESUMABLE
-    ]
-    if "optim.schedule" in old and old["optim.schedule"] != "constant":
-        if old["train.num_updates"] != new["train.num_updates"]:
-            changed.append("  train.num_updates: the learning-rate schedule depends on it")
-    if changed:
-        raise ValueError(
-            f"{saved}: the run was started with another config; resume it with the saved values,"
-            " or start a new run_dir:\n" + "\n".join(changed)
-        )
 
 
 def make_optimizer(run: Run) -> Any:

@@ -22,7 +22,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxrl_reason import checkpoint, companions, evaluate, metrics, parts, phases, timing
+from jaxrl_reason import (
+    checkpoint,
+    companions,
+    evaluate,
+    metrics,
+    parts,
+    phases,
+    run_folder,
+    timing,
+)
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.methods import base
 from jaxrl_reason.rollout import batching
@@ -138,6 +147,7 @@ def train(
             )
 
             line = sampled | built.metrics | results | clock.metrics() | progress.metrics()
+            line |= getattr(run.task, "metrics", dict)()
             line["perf/compiles"] = float(compiles.count)
             if (
                 config.eval.every
@@ -167,7 +177,7 @@ def _train_phases(
     `resume`, a phase that is complete has no update left to do.
     """
     folder = pathlib.Path(config.run_dir)
-    parts.claim(folder, config, resume=resume)
+    run_folder.claim(folder, config, resume=resume)
     spent = 0
     for phase in config_lib.phases(config):
         budget, own = phase.train.max_generated_tokens, pathlib.Path(phase.run_dir)

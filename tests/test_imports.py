@@ -40,6 +40,8 @@ MAY_IMPORT = {
     "methods": _GROUND | _TOOLS | {"algos", "credit", "methods"},
     "rollout": _GROUND | _TOOLS | _MIDDLE | {"rollout"},
     "checkpoint": _GROUND | _TOOLS,
+    "run_folder": _GROUND,
+    "cli_options": set(),
     "estimates": set(),
     "eval_folder": set(),
 }

@@ -22,7 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from jaxrl_reason.models import families, tensor_names
+from jaxrl_reason.models import tensor_names
 from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.types import Params
 
@@ -160,7 +160,7 @@ def _check(
         needed |= {name.format(at): shape for at in np.ndindex(*stacked)}
     problems = [f"{name}: missing" for name in sorted(needed.keys() - tensors.keys())]
     for name in sorted(tensors.keys() - needed.keys()):
-        if families.may_be_left_out(name, architecture):
+        if tensor_names.may_be_left_out(name, architecture):
             continue
         if config.tied and name == "lm_head.weight" and "model.embed_tokens.weight" in tensors:
             # Some programs write a tied head as well; it must then be the same.

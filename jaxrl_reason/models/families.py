@@ -27,14 +27,7 @@ from jaxrl_reason.models.model_config import (
     ModelConfig,
     RopeScaling,
 )
-
-NEXT_ARCHITECTURE = "Qwen3NextForCausalLM"
-# The first is that of Qwen2.5-Math-PRM; the others are its head on other trunks, under the same rule of names.
-PRM_ARCHITECTURES = (
-    "Qwen2ForProcessRewardModel",
-    "Qwen3ForProcessRewardModel",
-    "LlamaForProcessRewardModel",
-)
+from jaxrl_reason.models.tensor_names import NEXT_ARCHITECTURE, PRM_ARCHITECTURES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +57,6 @@ FAMILIES: Mapping[str, Family] = {
     "Qwen3ForProcessRewardModel": Family("qwen3", qk_norm=True, head_dim=128),
     "LlamaForProcessRewardModel": Family("llama"),
 }
-
-
-def may_be_left_out(name: str, architecture: str) -> bool:
-    """Tensors of a checkpoint that no forward pass of its architecture reads."""
-    if architecture == NEXT_ARCHITECTURE and name.startswith("mtp."):
-        # Heads that guess several tokens at once, to decode faster. Left out knowingly, as by `transformers`: they
-        # change no logit, nothing here trains them, and an exported checkpoint has none.
-        return True
-    computed = name.endswith("rotary_emb.inv_freq")  # old checkpoints carry this constant
-    return computed or (architecture in PRM_ARCHITECTURES and name == "lm_head.weight")
 
 
 # Fields that describe, or that are read elsewhere, or that act in another program's training alone.

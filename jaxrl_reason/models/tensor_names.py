@@ -14,6 +14,14 @@ from collections.abc import Mapping
 
 from jaxrl_reason.models.model_config import ModelConfig
 
+NEXT_ARCHITECTURE = "Qwen3NextForCausalLM"
+# The first is that of Qwen2.5-Math-PRM; the others are its head on other trunks, under the same rule of names.
+PRM_ARCHITECTURES = (
+    "Qwen2ForProcessRewardModel",
+    "Qwen3ForProcessRewardModel",
+    "LlamaForProcessRewardModel",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class TensorName:
@@ -108,3 +116,13 @@ def tensor_name(path: str, config: ModelConfig) -> TensorName:
     if config.experts is not None and path in _EXPERT_NAMES:
         return _EXPERT_NAMES[path]
     return _NAMES[path]
+
+
+def may_be_left_out(name: str, architecture: str) -> bool:
+    """Tensors of a checkpoint that no forward pass of its architecture reads."""
+    if architecture == NEXT_ARCHITECTURE and name.startswith("mtp."):
+        # Heads that guess several tokens at once, to decode faster. Left out knowingly, as by `transformers`: they
+        # change no logit, nothing here trains them, and an exported checkpoint has none.
+        return True
+    computed = name.endswith("rotary_emb.inv_freq")  # old checkpoints carry this constant
+    return computed or (architecture in PRM_ARCHITECTURES and name == "lm_head.weight")

@@ -9,13 +9,30 @@ from collections.abc import Callable
 
 import ml_collections
 
-from jaxrl_reason.tasks import arithmetic, base, code, gsm8k, steps
+from jaxrl_reason.tasks import (
+    arithmetic,
+    base,
+    checking,
+    code,
+    countdown,
+    gsm8k,
+    knights,
+    maths,
+    sources,
+    steps,
+)
 from jaxrl_reason.verify import sandbox
 
 _TASKS: dict[str, Callable[[ml_collections.ConfigDict], base.Task]] = {
     "arithmetic": lambda c: arithmetic.Arithmetic(c.length, c.modulus, c.operators),
-    "gsm8k": lambda c: gsm8k.Gsm8k(c.path),
     "code": lambda c: _code(c.path, c.sandbox),
+    "countdown": lambda c: countdown.Countdown(
+        c.numbers, c.largest, c.max_target, use_all=c.use_all
+    ),
+    "game24": lambda c: countdown.game24(),
+    "gsm8k": lambda c: gsm8k.Gsm8k(_source(c), check=_checker(c)),
+    "knights": lambda c: knights.Knights(c.people),
+    "math": lambda c: maths.Maths(_source(c), check=_checker(c)),
 }
 
 
@@ -56,4 +73,21 @@ def _code(path: str, c: ml_collections.ConfigDict) -> base.Task:
         workers=c.workers,
         batch_timeout_s=c.batch_timeout_s,
         require_isolation=c.require_isolation,
+    )
+
+
+def _source(c: ml_collections.ConfigDict) -> sources.Source:
+    return sources.Source(
+        path=c.path,
+        eval_path=c.eval_path,
+        data_dir=c.data_dir,
+        pass_rates=c.pass_rates,
+        min_pass_rate=c.min_pass_rate,
+        max_pass_rate=c.max_pass_rate,
+    )
+
+
+def _checker(c: ml_collections.ConfigDict) -> checking.Checker:
+    return checking.Checker(
+        c.verify_workers, timeout_s=c.verify_timeout_s, second_opinion=c.second_opinion
     )

@@ -47,6 +47,13 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class HoldsOut(Protocol):
+    """Tasks that keep some problems for evaluation."""
+
+    held_out: Task  # asks those problems alone, within the same token budgets
+
+
+@runtime_checkable
 class StepOracle(Protocol):
     """Tasks that can judge every step exactly."""
 

@@ -65,6 +65,7 @@ class Code:
     tokenizer_name = "byte"
     step_separator = "\n"
     answer_marker = "```python"
+    answer_cue = "Solution:\n"
 
     def __init__(
         self,
@@ -87,6 +88,11 @@ class Code:
         references = [_bytes(p.reference) for p in self._problems if p.reference is not None]
         anchor = max([completion_tokens - 1, *references])
         self.repair_prompt_tokens = frame + completion_tokens + anchor
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """All problems, in the order of the file."""
+        return self._problems
 
     def __len__(self) -> int:
         return len(self._problems)

@@ -14,6 +14,7 @@ Nothing is computed here but the values of digits.
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 
 from jaxrl_reason.verify import cursor, lexer, vocabulary
@@ -256,8 +257,11 @@ class _Parser(cursor.Cursor):
             return self._call(vocabulary.FUNCTIONS[word.lower()])
         if word == "i" or word == "e":
             return ("const", word)
-        if len(word) > 3 or not word.isalpha():
+        if not word.isalpha() or len(word) > 3 and not vocabulary.acronym(word):
             raise Unreadable(f"the words {word!r}")
+        if 2 <= len(word) <= 3 and word.isupper():  # as without \text{}: letter by letter
+            letters = [("var", letter) for letter in word]
+            return functools.reduce(lambda a, b: ("mul", a, b), letters)
         return ("var", word)
 
     def _bracket(self, opener: str) -> tuple:

@@ -38,6 +38,7 @@ _FONT = re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|mathsf|mathcal)
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\,|,\\!)\d{3})+(?![\d])")
 _COMMA_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _SPACE_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?: \d{3})+(?![\d]|\s*/)")
+_MODULE = re.compile(r"(?<![\w.])(?:np|numpy|math)\.(?=[a-z])")  # np.sqrt(2) is sqrt(2)
 _MATHS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")
 
 _TOKEN = re.compile(
@@ -93,6 +94,8 @@ def clean(text: str) -> str:
         text = text.replace("$$", "")
         if "{,}" in text:
             text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+    if "." in text:
+        text = _MODULE.sub("", text)
     text = _unwrapped(text)
     return _without_separators(text)
 

@@ -68,8 +68,15 @@ def split_words(tokens: list[Token]) -> list[Token]:
     return split
 
 
+def acronym(word: str) -> bool:
+    """Whether capital letters are one name, as in SRMC = LRMC, and not a product of letters."""
+    return 4 <= len(word) <= 8 and word.isascii() and word.isalpha() and word.isupper()
+
+
 def _letters(token: Token) -> list[Token]:
     word, found = token.text, []
+    if acronym(word):
+        return [token]
     for name in (
         "sqrt",
         "arctan",

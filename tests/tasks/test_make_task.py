@@ -36,5 +36,7 @@ def test_every_name_that_the_config_allows_is_known():
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="task.name = 'chess': must be one of arithmetic, gsm8k"):
+    with pytest.raises(
+        ValueError, match="task.name = 'chess': must be one of arithmetic, countdown"
+    ):
         tasks.make_task(ml_collections.ConfigDict({"name": "chess"}))

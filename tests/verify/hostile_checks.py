@@ -38,3 +38,8 @@ def check(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None
     if completion == "process":
         return "wrong", str(os.getpid())
     return judge.judge(completion, gold, timeout_s)
+
+
+def refuse(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None]:
+    """Calls every answer wrong."""
+    return "wrong", None

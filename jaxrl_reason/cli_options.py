@@ -1,0 +1,102 @@
+"""Options of the commands that have more than a config.
+
+Host side. Reads: nothing. Writes: nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+FIELDS_HELP = """\
+Every field of the config can be set, after the config file's own values:
+  --config.loss.clip_high=0.28  --config.run_dir runs/second
+jaxrl_reason/config.py lists all fields with units, ranges and defaults; examples are in configs/.
+"""
+
+
+def add_plan(plan: argparse.ArgumentParser) -> None:
+    """Devices to plan for."""
+    plan.add_argument(
+        "--device",
+        default="h100",
+        help="v5e | v5p | v6e | a100 | h100 | h200 | b200; default: h100",
+    )
+    plan.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of devices of the whole run; default: 1",
+    )
+
+
+def add_compare(compare: argparse.ArgumentParser) -> None:
+    """What to compare, and how often."""
+    compare.epilog = FIELDS_HELP
+    compare.add_argument("configs", nargs="+", metavar="FILE", help="config files; the first leads")
+    compare.add_argument(
+        "--out", required=True, metavar="FOLDER", help="of the runs and the report"
+    )
+    compare.add_argument("--seeds", type=int, default=3, help="runs of each config; default: 3")
+    compare.add_argument(
+        "--tokens", type=int, default=0, help="generated tokens of each run; default: the configs'"
+    )
+    compare.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes at a time, each on a core of its own; 0: this one; default: 1",
+    )
+
+
+def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    """What to measure, on which tasks."""
+    evaluate.add_argument(
+        "policy", metavar="POLICY", help="run, policy or Hugging Face folder, or preset"
+    )
+    evaluate.add_argument(
+        "--task",
+        action="append",
+        default=None,
+        metavar="NAME[=PATH]",
+        help="instead of the config's task; may be repeated, also with one name",
+    )
+    evaluate.add_argument(
+        "--k", type=int, nargs="+", default=None, metavar="K", help="k of pass@k, maj@k; default: 1"
+    )
+    evaluate.add_argument(
+        "--out", default=None, metavar="FOLDER", help="write records and results.json there"
+    )
+    evaluate.add_argument("--resume", action="store_true", help="go on with the records in --out")
+
+
+def add_processbench(bench: argparse.ArgumentParser) -> None:
+    """What to score."""
+    bench.add_argument(
+        "files", nargs="+", metavar="FILE", help="ProcessBench subsets, JSON or JSONL"
+    )
+    bench.add_argument("--locator", required=True, metavar="NAME", help="executable")
+    bench.add_argument("--out", default=None, metavar="FILE", help="write the scores as JSON, too")
+
+
+def add_export(export: argparse.ArgumentParser) -> None:
+    """What to write, and where."""
+    export.add_argument("policy", metavar="POLICY", help="run folder, policy folder or preset")
+    export.add_argument("out", metavar="OUT", help="new or empty folder")
+    export.add_argument(
+        "--param_dtype",
+        choices=("float32", "bfloat16"),
+        default=None,
+        help="of the written weights; default: as they are",
+    )
+    export.add_argument(
+        "--adapters",
+        action="store_true",
+        help="write the adapters alone, as a folder of PEFT; default: merged into the weights",
+    )
+    export.add_argument(
+        "--base",
+        default="",
+        metavar="MODEL",
+        help="with --adapters: folder or hub id of the weights below them",
+    )

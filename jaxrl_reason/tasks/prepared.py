@@ -1,0 +1,132 @@
+"""Problems prepared once as ArrayRecord, by a TFDS builder, and read by index without TensorFlow.
+
+Host side. Reads: the file of a task. Writes: data_dir/<task>-<content>/, at the first use of a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, overload
+
+import tensorflow_datasets as tfds
+
+from jaxrl_reason.types import Problem
+
+
+class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
+    """Problems with gold answers, in the order of their file; what is missing is "".
+
+    Args:
+      source: makes the problems; called only if they must be prepared.
+      kwargs: `data_dir` and others of the base class.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, source: Callable[[], Iterable[Problem]], **kwargs: Any):
+        self._source = source
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        names = ("id", "prompt", "answer", "reference", "pass_rate")
+        features = {name: tfds.features.Text() for name in names}  # a float feature keeps 32 bits
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,  # index i is record i of the file
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for i, problem in enumerate(self._source()):
+            yield (
+                i,
+                {
+                    "id": problem.id,
+                    "prompt": problem.prompt,
+                    "answer": problem.answer,
+                    "reference": problem.reference or "",
+                    "pass_rate": _rate_text(problem),
+                },
+            )
+
+
+def _rate_text(problem: Problem) -> str:
+    return repr(problem.meta["pass_rate"]) if "pass_rate" in problem.meta else ""
+
+
+class Prepared(Sequence[Problem]):
+    """Problems of an ArrayRecord data source; each is read when it is asked for."""
+
+    def __init__(self, records: Any):
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return _problem(self._records[index % len(self)])
+
+    def __iter__(self) -> Iterator[Problem]:
+        # Records lie together in compressed blocks: reading many at once halves the time.
+        for start in range(0, len(self), _BLOCK):
+            block = list(range(start, min(start + _BLOCK, len(self))))
+            yield from map(_problem, self._records.__getitems__(block))
+
+
+_BLOCK = 256
+
+
+def _problem(record: Mapping[str, bytes]) -> Problem:
+    fields = {key: value.decode() for key, value in record.items()}
+    rate = fields.pop("pass_rate")
+    reference = fields.pop("reference") or None
+    return Problem(**fields, reference=reference, meta={"pass_rate": float(rate)} if rate else {})
+
+
+def problems(
+    path: str | os.PathLike,
+    name: str,
+    data_dir: str | os.PathLike,
+    source: Callable[[], Iterable[Problem]],
+) -> Prepared:
+    """The problems of a file, from `data_dir` where this very content was prepared before.
+
+    Args:
+      path: file that `source` reads; its bytes name the prepared data, so that a changed file is prepared anew.
+      name: of the task; part of the same name.
+      data_dir: folder, made where it is missing.
+      source: makes the problems, in order; called only if they must be prepared.
+    Returns:
+      Problems in the order of the file.
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: what `source` raises.
+    """
+    path, data_dir = os.fspath(path), os.fspath(data_dir)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path}: no such file; set task.path to a JSONL or Parquet file of problems"
+        )
+    with open(path, "rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    folder = os.path.join(data_dir, f"{name}-{content}")
+    builder = ReasoningProblems(source=source, data_dir=folder, file_format="array_record")
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(sys.stderr):  # results go to standard output, its news do not
+        builder.download_and_prepare()
+    return Prepared(builder.as_data_source(split="train"))
