@@ -12,11 +12,12 @@ problem at a time, and suggests nothing.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jaxrl_reason import cli_options
@@ -93,34 +94,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(
-        name: str, command: Callable, text: str, *, config: bool, action: str = "store"
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=cli_options.FIELDS_HELP if config else None,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        sub.set_defaults(command=command, name=name)
-        sub.add_argument("--traceback", action="store_true", help="show the stack of any error")
-        if config:
-            sub.add_argument(
-                "--config",
-                required=True,
-                action=action,
-                metavar="FILE",
-                help="a file of configs/, or your own",
-            )
-            sub.add_argument(
-                "--distributed",
-                action="store_true",
-                help="one of several processes (TPU pod, Slurm, Open MPI): find the others",
-            )
-        return sub
-
+    add = functools.partial(cli_options.add_command, commands)
     train = add("train", _train, "train a policy with reinforcement learning", config=True)
     train.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint of config.run_dir"
@@ -148,13 +122,7 @@ def _make_parser() -> argparse.ArgumentParser:
     export = add("export", _export, "write a policy as a Hugging Face checkpoint", config=False)
     cli_options.add_export(export)
     report = add("report", _report, "write an HTML page that compares runs", config=False)
-    report.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    report.add_argument(
-        "--out",
-        default=None,
-        metavar="FILE",
-        help="default: report.html in the folder that all runs share",
-    )
+    cli_options.add_report(report)
     demo = add(
         "demo", _demo, "train a tiny policy from nothing, in minutes, on a CPU", config=False
     )

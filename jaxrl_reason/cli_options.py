@@ -6,12 +6,61 @@ Host side. Reads: nothing. Writes: nothing.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 FIELDS_HELP = """\
 Every field of the config can be set, after the config file's own values:
   --config.loss.clip_high=0.28  --config.run_dir runs/second
 jaxrl_reason/config.py lists all fields with units, ranges and defaults; examples are in configs/.
 """
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    command: Callable,
+    text: str,
+    *,
+    config: bool,
+    action: str = "store",
+) -> argparse.ArgumentParser:
+    """A command with what all have; with `config`, also what those have that read one."""
+    sub = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=FIELDS_HELP if config else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    sub.set_defaults(command=command, name=name)
+    sub.add_argument("--traceback", action="store_true", help="show the stack of any error")
+    if config:
+        sub.add_argument(
+            "--config",
+            required=True,
+            action=action,
+            metavar="FILE",
+            help="a file of configs/, or your own",
+        )
+        sub.add_argument(
+            "--distributed",
+            action="store_true",
+            help="one of several processes (TPU pod, Slurm, Open MPI): find the others",
+        )
+    return sub
+
+
+def add_report(report: argparse.ArgumentParser) -> None:
+    """Which runs, and where to."""
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    report.add_argument(
+        "--out",
+        default=None,
+        metavar="FILE",
+        help="default: report.html in the folder that all runs share",
+    )
 
 
 def add_plan(plan: argparse.ArgumentParser) -> None:
