@@ -3,7 +3,7 @@
 Paper:    arXiv 2605.05226 has it 4.9 and 6.9 points below IOP on its two models, after 800 updates.
 Command:  jaxrl-reason train --config=configs/gspo_qwen3_32b.py
 Memory:   jaxrl-reason plan --config=configs/gspo_qwen3_32b.py --device=h100 --devices=128
-Hardware: 128 H100 or 64 v5p, 8 of them along "tensor".
+Hardware: meant for 128 H100 or 64 v5p, 8 of them along "tensor"; not tried, ask plan first.
 Result:   not measured.
 """
 

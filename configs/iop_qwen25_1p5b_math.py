@@ -2,7 +2,7 @@
 
 Command:  jaxrl-reason train --config=configs/iop_qwen25_1p5b_math.py --config.task.path=train.jsonl
 Memory:   jaxrl-reason plan --config=configs/iop_qwen25_1p5b_math.py --device=h100
-Hardware: 1 H100 or H200.
+Hardware: meant for 1 H100 or H200; not tried, ask plan first.
 Result:   not measured. The paper has no run of this size.
 """
 

@@ -5,7 +5,7 @@ Paper:    mean gain over GSPO of 4.9 and 6.9 points on its two models, AIME25, H
 Start:    the paper first fine-tunes on 500 (error, repair) pairs: jaxrl-reason sft with sft.path, then model.source.
 Command:  jaxrl-reason train --config=configs/iop_qwen3_32b.py
 Memory:   jaxrl-reason plan --config=configs/iop_qwen3_32b.py --device=h100 --devices=128
-Hardware: 128 H100 or 64 v5p, 8 of them along "tensor".
+Hardware: meant for 128 H100 or 64 v5p, 8 of them along "tensor"; not tried, ask plan first.
 Result:   not measured.
 """
 

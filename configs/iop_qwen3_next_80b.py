@@ -4,7 +4,7 @@ Paper:    mean gain over GSPO of 4.9 and 6.9 points on its two models; best AIME
           73.8, avg@32. Which figure belongs to which model is not stated where we read.
 Command:  jaxrl-reason train --config=configs/iop_qwen3_next_80b.py
 Memory:   jaxrl-reason plan --config=configs/iop_qwen3_next_80b.py --device=h200 --devices=128
-Hardware: 128 H200 or v5p, 8 of them along "tensor".
+Hardware: meant for 128 H200 or v5p, 8 of them along "tensor"; not tried, ask plan first.
 Result:   not measured.
 """
 

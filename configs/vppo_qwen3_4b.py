@@ -4,7 +4,7 @@ Paper:    35.4 against 33.7 of GRPO and 20.2 untrained, avg@16, mean of eight
           sets of competition mathematics; about 384 GPU hours.
 Command:  jaxrl-reason train --config=configs/vppo_qwen3_4b.py
 Memory:   jaxrl-reason plan --config=configs/vppo_qwen3_4b.py --device=h100 --devices=8
-Hardware: 8 H100.
+Hardware: meant for 8 H100; not tried, ask plan first.
 Result:   not measured.
 """
 

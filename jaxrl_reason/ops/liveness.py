@@ -60,7 +60,7 @@ def peak_bytes(
     Example:
       >>> x = jax.ShapeDtypeStruct((1000,), "float32")
       >>> peak_bytes(lambda x: (x * 2).sum(), x), peak_bytes(lambda x: (x @ x) * x, x)
-      (8004, 8004)
+      (8000, 8000)
     """
     closed = jax.make_jaxpr(function)(*arguments)
     counts = [len(jax.tree.leaves(argument)) for argument in arguments]

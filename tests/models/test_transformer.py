@@ -217,7 +217,7 @@ def test_remat_does_not_change_the_gradient(params):
         )
 
 
-@pytest.mark.parametrize("kernel", ["dense", "xla", "splash"])
+@pytest.mark.parametrize("kernel", ["dense", "xla"])
 def test_a_window_and_a_kernel_are_the_same_with_and_without_a_cache(params, kernel):
     config = dataclasses.replace(CONFIG, window=3, attention=kernel)
     tokens = draw(2, 7)
