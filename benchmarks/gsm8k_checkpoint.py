@@ -71,8 +71,10 @@ def settings(method: str, rank: int, source: pathlib.Path, data: pathlib.Path, r
     c.model.prompt_format = "chat"
     c.model.enable_thinking = False
     c.lora.rank = rank
-    # A random policy solves nothing: the file's solutions are the anchors. Wrong repairs differ by their edit cost.
+    # A random policy solves nothing: the file's solutions are the anchors, failures are trained as negatives, and
+    # wrong repairs differ by their edit cost alone.
     c.iop.reference_anchor = True
+    c.iop.unrepaired = "outcome"
     c.iop.num_repairs = 2
     c.iop.repair_rows = 8
     # All rewards of a GSPO group are 0, hence its advantages: the bonus is what moves the weights there.

@@ -29,10 +29,12 @@ RUN = {
     "rollout.chunk_rows": 4,
     "model.prompt_format": "chat",
     "model.enable_thinking": False,
-    # A policy with random weights is right nowhere: references are the anchors, and these two terms teach.
+    # A policy with random weights is right nowhere: references are the anchors, failures are trained as negatives.
     "iop.reference_anchor": True,
+    "iop.unrepaired": "outcome",
     "iop.num_repairs": 2,
     "iop.repair_rows": 4,
+    # Equal rewards teach GSPO nothing; these two terms do.
     "loss.entropy_coef": 0.1,
     "loss.kl_coef": 0.1,
     "optim.learning_rate": 0.01,
