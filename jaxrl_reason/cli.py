@@ -144,21 +144,11 @@ def _make_parser() -> argparse.ArgumentParser:
         "score a first-error locator on labelled solutions",
         config=False,
     )
-    bench.add_argument(
-        "files", nargs="+", metavar="FILE", help="ProcessBench subsets, JSON or JSONL"
-    )
-    bench.add_argument("--locator", required=True, metavar="NAME", help="executable")
-    bench.add_argument("--out", default=None, metavar="FILE", help="write the scores as JSON, too")
+    _add_processbench_arguments(bench)
     export = add("export", _export, "write a policy as a Hugging Face checkpoint", config=False)
     _add_export_arguments(export)
     report = add("report", _report, "write an HTML page that compares runs", config=False)
-    report.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    report.add_argument(
-        "--out",
-        default=None,
-        metavar="FILE",
-        help="default: report.html in the folder that all runs share",
-    )
+    _add_report_arguments(report)
     demo = add(
         "demo", _demo, "train a tiny policy from nothing, in minutes, on a CPU", config=False
     )
@@ -184,6 +174,24 @@ def _add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
         "--out", default=None, metavar="FOLDER", help="write records and results.json there"
     )
     evaluate.add_argument("--resume", action="store_true", help="go on with the records in --out")
+
+
+def _add_processbench_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument(
+        "files", nargs="+", metavar="FILE", help="ProcessBench subsets, JSON or JSONL"
+    )
+    bench.add_argument("--locator", required=True, metavar="NAME", help="executable")
+    bench.add_argument("--out", default=None, metavar="FILE", help="write the scores as JSON, too")
+
+
+def _add_report_arguments(report: argparse.ArgumentParser) -> None:
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    report.add_argument(
+        "--out",
+        default=None,
+        metavar="FILE",
+        help="default: report.html in the folder that all runs share",
+    )
 
 
 def _add_export_arguments(export: argparse.ArgumentParser) -> None:
