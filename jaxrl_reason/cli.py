@@ -12,6 +12,7 @@ problem at a time, and suggests nothing.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -97,34 +98,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(
-        name: str, command: Callable, text: str, *, config: bool, action: str = "store"
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=_FIELDS_HELP if config else None,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        sub.set_defaults(command=command, name=name)
-        sub.add_argument("--traceback", action="store_true", help="show the stack of any error")
-        if config:
-            sub.add_argument(
-                "--config",
-                required=True,
-                action=action,
-                metavar="FILE",
-                help="a file of configs/, or your own",
-            )
-            sub.add_argument(
-                "--distributed",
-                action="store_true",
-                help="one of several processes (TPU pod, Slurm, Open MPI): find the others",
-            )
-        return sub
-
+    add = functools.partial(_add_command, commands)
     train = add("train", _train, "train a policy with reinforcement learning", config=True)
     train.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint of config.run_dir"
@@ -154,6 +128,35 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--run_dir", default="runs/demo", metavar="FOLDER", help="default: runs/demo")
     return parser
+
+
+def _add_command(
+    commands: Any, name: str, command: Callable, text: str, *, config: bool, action: str = "store"
+) -> argparse.ArgumentParser:
+    sub = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=_FIELDS_HELP if config else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    sub.set_defaults(command=command, name=name)
+    sub.add_argument("--traceback", action="store_true", help="show the stack of any error")
+    if config:
+        sub.add_argument(
+            "--config",
+            required=True,
+            action=action,
+            metavar="FILE",
+            help="a file of configs/, or your own",
+        )
+        sub.add_argument(
+            "--distributed",
+            action="store_true",
+            help="one of several processes (TPU pod, Slurm, Open MPI): find the others",
+        )
+    return sub
 
 
 def _add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
