@@ -141,6 +141,9 @@ def test_all_problems_of_a_config_are_in_one_error():
         (["mesh.fsdp=0"], "-1 for all devices"),
         (["method.name=iop", "iop.audit=judge"], "set iop.judge_url"),
         (["task.name=gsm8k"], "task.path"),
+        (["task.name=math"], "task.path"),
+        (["task.min_pass_rate=0.6", "task.max_pass_rate=0.5"], "task.min_pass_rate"),
+        (["task.pass_rates=rates.jsonl"], "task.pass_rates"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(assignments: list[str], words: str):
