@@ -283,6 +283,29 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
             f"rollout.chunk_rows = {c.rollout.chunk_rows}: must be at least rollout.group_size"
             f" = {c.rollout.group_size}, since a group shares its prompt's cache"
         )
+    if c.task.think and c.task.step_end == "separator":
+        problems.append(
+            "task.step_end = 'separator': thoughts may hold separators; set task.think to False, or step_end to eos"
+        )
+    if c.model.attention == "cudnn" and c.model.dtype != "bfloat16":
+        problems.append(
+            f"model.dtype = {c.model.dtype!r}: model.attention = 'cudnn' needs bfloat16; set it, or choose xla"
+        )
+    problems += _token_weight_problems(c)
+    if c.loss.dual_clip != 0 and c.loss.dual_clip <= 1:
+        problems.append(f"loss.dual_clip = {c.loss.dual_clip}: must be 0 (off) or > 1")
+    if c.lora.rank and c.sft.optimizer == "muon":
+        problems.append(
+            f"sft.optimizer = 'muon': is for whole matrices; with lora.rank = {c.lora.rank} set it to adamw"
+        )
+    if c.mesh.fsdp == 0:
+        problems.append("mesh.fsdp = 0: must be >= 1, or -1 for all devices that are left")
+    return problems + _method_problems(c) + _data_problems(c.task)
+
+
+def _method_problems(c: ml_collections.ConfigDict) -> list[str]:
+    """Of a method with its loss, its task and its judges."""
+    problems = []
     ratio = RECIPES[c.method.name].get("loss.ratio", "sequence")
     if c.loss.ratio != ratio:
         problems.append(
@@ -307,30 +330,13 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
         problems.append(
             "task.steps = False: srl trains on steps of expert solutions; set it to True"
         )
-    if c.task.think and c.task.step_end == "separator":
-        problems.append(
-            "task.step_end = 'separator': thoughts may hold separators; set task.think to False, or step_end to eos"
-        )
-    if c.model.attention == "cudnn" and c.model.dtype != "bfloat16":
-        problems.append(
-            f"model.dtype = {c.model.dtype!r}: model.attention = 'cudnn' needs bfloat16; set it, or choose xla"
-        )
-    problems += _token_weight_problems(c)
-    if c.loss.dual_clip != 0 and c.loss.dual_clip <= 1:
-        problems.append(f"loss.dual_clip = {c.loss.dual_clip}: must be 0 (off) or > 1")
-    if c.lora.rank and c.sft.optimizer == "muon":
-        problems.append(
-            f"sft.optimizer = 'muon': is for whole matrices; with lora.rank = {c.lora.rank} set it to adamw"
-        )
-    if c.mesh.fsdp == 0:
-        problems.append("mesh.fsdp = 0: must be >= 1, or -1 for all devices that are left")
     if (
         c.method.name == "iop"
         and c.iop.audit == "judge"
         and not (c.iop.judge_url and c.iop.judge_model)
     ):
         problems.append("iop.audit = 'judge': set iop.judge_url and iop.judge_model")
-    return problems + _data_problems(c.task)
+    return problems
 
 
 def _data_problems(task: ml_collections.ConfigDict) -> list[str]:

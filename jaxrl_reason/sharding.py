@@ -176,7 +176,7 @@ def state_shardings(mesh: AnyMesh, logical_axes: Any, state: TrainState) -> Trai
     shapes = {path: x.shape for path, x in leaves}
 
     # A moment lies in the optimizer's state under the path of its parameter, however the optimizer is chained.
-    def place(path: tuple, x: jax.Array) -> jax.sharding.Sharding:
+    def place(path: tuple, x: Any) -> jax.sharding.Sharding:
         for start in range(len(path)):
             if shapes.get(path[start:]) == x.shape:
                 return places[path[start:]]

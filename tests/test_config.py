@@ -149,6 +149,9 @@ def test_all_problems_of_a_config_are_in_one_error():
         (['then=[{"loss.clip_low": 1}]'], r"phase 2: loss.clip_low = 1.0: must be in \[0, 1\)"),
         (['then=[{"seed": 1}]'], "phase 2: seed is the same in all phases"),
         (['then=[{}, {"method.name": "grpo"}]'], "phase 3: loss.ratio = 'sequence': grpo means"),
+        (["task.name=math"], "task.path"),
+        (["task.min_pass_rate=0.6", "task.max_pass_rate=0.5"], "task.min_pass_rate"),
+        (["task.pass_rates=rates.jsonl"], "task.pass_rates"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(assignments: list[str], words: str):

@@ -90,11 +90,11 @@ class Countdown:
       ValueError: a setting outside its range.
     Example:
       >>> task = Countdown(numbers=3)
-      >>> problem = task.batch(0, 0, 1)[0]
-      >>> problem.prompt, problem.reference.splitlines()[-1]
-      ('23 17 5 -> 35', '#### (23 - 5) + 17')
-      >>> task.verify([problem], ["#### 17 + 23 - 5"])[0].reason
+      >>> problem = Problem(id="p", prompt="3 5 8 -> 25", answer="25")
+      >>> task.verify([problem], ["8 - 3 = 5 \\n #### 5 * (8 - 3)"])[0].reason
       'correct'
+      >>> task.first_error(problem, "8 - 5 = 3")  # true, but no way leads from 3 and 3 to 25
+      0
     """
 
     tokenizer_name = "byte"
@@ -258,7 +258,7 @@ def game24() -> Countdown:
 
     Example:
       >>> game24().batch(0, 0, 1)[0].prompt
-      '1 5 6 12 -> 24'
+      '12 10 6 11 -> 24'
     """
     return Countdown(4, 13, 24, target=24, name="game24")
 

@@ -70,9 +70,9 @@ class Knights:
       >>> task = Knights(people=2)
       >>> problem = task.batch(0, 0, 1)[0]
       >>> print(problem.prompt)
-      Gus says: "Jack is a knave or Jack is a knight."
-      Jack says: "Gus is a knight."
-      >>> task.verify([problem], ["#### Jack: knight, Gus: knight"])[0].reason
+      Ben says: "Ada is a knight."
+      Ada says: "Ada is a knight exactly if Ben is a knave."
+      >>> task.verify([problem], ["#### Ada: knave, Ben: knave"])[0].reason
       'correct'
     """
 
