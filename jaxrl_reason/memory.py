@@ -135,14 +135,7 @@ def _cache(
     """Keys and values of one device's prompts and of their samples."""
 
     def make():
-        read = kv.empty(
-            num_layers=model.num_layers,
-            rows=prompts,
-            columns=width,
-            num_kv_heads=model.num_kv_heads,
-            head_dim=model.head_dim,
-            dtype=model.dtype,
-        )
+        read = kv.empty(model, rows=prompts, columns=width)
         return kv.share(read, num_samples=samples, columns=columns).layers
 
     heads = mesh.shape["tensor"] if model.num_kv_heads % mesh.shape["tensor"] == 0 else 1
