@@ -108,7 +108,7 @@ class Bound:
             for part in batching.minibatches(rows, run.config.optim.minibatches, rng):
                 batch = batching.pack_rows(
                     part,
-                    num_rows=parts.train_rows(run),
+                    num_rows=parts.train_rows(run.config, run.method),
                     prompt_length=run.engine.shapes.prompt,
                     completion_length=run.engine.shapes.completion,
                     pad_id=run.policy.tokenizer.pad_token_id,

@@ -305,7 +305,7 @@ def test_eight_devices_equal_one(split_params):
     batches = [random_batch(rows=24, seed=seed, live=21) for seed in range(3)]
     batches = jax.device_put(batches, over("data"))
     # Ahead of time, to read the program that runs; it refuses inputs of another sharding than the first.
-    compiled = eight.jitted.lower(spread, batches[0]).compile()
+    compiled = eight.jitted.lower(spread, batches[0], None).compile()
     for batch in batches:
         spread, got = compiled(spread, batch)
     assert_trees_close(spread.params, want_params, atol=1e-5)

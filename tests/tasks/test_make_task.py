@@ -37,6 +37,6 @@ def test_every_name_that_the_config_allows_is_known():
 
 def test_unknown_name():
     with pytest.raises(
-        ValueError, match="task.name = 'chess': must be one of arithmetic, countdown"
+        ValueError, match="task.name = 'chess': must be one of arithmetic, code, countdown"
     ):
         tasks.make_task(ml_collections.ConfigDict({"name": "chess"}))
