@@ -13,7 +13,7 @@ from jaxrl_reason import config
 def get_config():
     c = config.recipe("dapo")
     c.run_dir = "runs/dapo_qwen25_32b"
-    c.task.name = "gsm8k"  # any JSONL of problems with checkable answers; the paper: DAPO-Math-17K
+    c.task.name = "math"  # the paper: DAPO-Math-17K
     c.task.path = "dapo_math_17k.jsonl"
     c.model.source = "Qwen/Qwen2.5-32B"
     c.model.dtype = "bfloat16"

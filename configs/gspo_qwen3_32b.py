@@ -13,7 +13,7 @@ from jaxrl_reason import config
 def get_config():
     c = config.recipe("gspo")
     c.run_dir = "runs/gspo_qwen3_32b"
-    c.task.name = "gsm8k"  # any JSONL of problems with checkable answers; the paper: DeepMath-103K
+    c.task.name = "math"  # the paper: DeepMath-103K
     c.task.path = "deepmath_103k.jsonl"
     c.model.source = "Qwen/Qwen3-32B"
     c.model.dtype = "bfloat16"

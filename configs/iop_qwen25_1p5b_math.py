@@ -12,7 +12,7 @@ from jaxrl_reason import config
 def get_config():
     c = config.recipe("iop")
     c.run_dir = "runs/iop_qwen25_1p5b_math"
-    c.task.name = "gsm8k"  # any JSONL of problems with checkable answers: MATH, levels 3 to 5
+    c.task.name = "math"  # MATH, levels 3 to 5
     c.task.path = "train.jsonl"
     c.model.source = "Qwen/Qwen2.5-1.5B"
     c.model.dtype = "bfloat16"

@@ -14,7 +14,7 @@ from jaxrl_reason import config
 def get_config():
     c = config.recipe("iop")
     c.run_dir = "runs/iop_qwen3_next_80b"
-    c.task.name = "gsm8k"  # any JSONL of problems with checkable answers; the paper: DeepMath-103K
+    c.task.name = "math"  # the paper: DeepMath-103K
     c.task.path = "deepmath_103k.jsonl"
     c.model.source = "Qwen/Qwen3-Next-80B-A3B-Thinking"
     c.model.dtype = "bfloat16"

@@ -14,7 +14,7 @@ from jaxrl_reason import config
 def get_config():
     c = config.recipe("vppo")
     c.run_dir = "runs/vppo_qwen3_8b"
-    c.task.name = "gsm8k"  # any JSONL of problems with checkable answers; the paper: MATH, levels 3 to 5, about 8,000
+    c.task.name = "math"  # the paper: MATH, levels 3 to 5, about 8,000
     c.task.path = "math_levels_3_to_5.jsonl"
     c.model.source = "Qwen/Qwen3-8B-Base"
     c.model.dtype = "bfloat16"
@@ -26,8 +26,11 @@ def get_config():
     c.rollout.group_size = 8
     c.optim.learning_rate = 5e-7
     c.train.num_updates = 312  # five epochs of about 8,000 problems, 128 in each update
-    # The paper finds first errors with Qwen2.5-Math-PRM-7B below 0.8; here continuations are sampled.
-    c.locate.kind = "monte_carlo"
+    # The paper's: first errors by Qwen2.5-Math-PRM-7B, a step below 0.8.
+    c.locate.kind = "prm"
+    c.locate.prm_path = "Qwen2.5-Math-PRM-7B"
+    c.locate.prm_threshold = 0.8
+    c.locate.prm_unevaluated = True  # published, so not examined by train-prm
     # Ours: batch, lengths.
     c.rollout.num_prompts = 128
     c.rollout.prompt_length = 1024

@@ -35,7 +35,7 @@ class Device:
     num_bytes: float  # of memory
 
 
-# Source: cloud.google.com/tpu/docs/v5e, /v5p, /v6e; NVIDIA's data sheets of A100, H100 SXM, H200 SXM and DGX B200.
+# Capacities that the makers give for one chip (TPU v5e, v5p, v6e) or card (A100 80 GB, H100, H200 and B200, SXM).
 DEVICES: Mapping[str, Device] = {
     "v5e": Device("tpu", 16e9),
     "v5p": Device("tpu", 95e9),

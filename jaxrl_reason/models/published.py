@@ -2,8 +2,8 @@
 
 Host side. Reads: nothing. Writes: nothing.
 
-Source: the config.json of each model on the Hugging Face Hub, as public repositories quote it (Qwen3-4B, Qwen3-32B,
-Qwen2.5-32B), and the defaults of `transformers` (Qwen3-Next); a test compares parameter counts with the model cards.
+Source: what each model's config.json on the Hugging Face Hub says. Qwen3-4B, Qwen3-32B and Qwen2.5-32B were compared
+with quotes of it in public repositories; the others are checked by their parameter counts alone, in a test.
 Only what shapes and memory depend on is kept: training and sampling read the checkpoint's own file.
 """
 

@@ -120,6 +120,7 @@ PAPER_SHRUNKEN = SHRUNKEN | {
     "mesh.tensor": 1,
     "rollout.prompt_length": 0,
     "rollout.max_new_tokens": 0,
+    "locate.kind": "oracle",
     "iop.num_repairs": 2,
     "iop.reference_anchor": False,
     "iop.repair_rows": 16,
