@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test parity lint format bench clean
+.PHONY: help demo test slow parity lint format bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install, then train a tiny policy from nothing on this machine"
-	@echo "make test    install, then all checks: lint, format, tests"
+	@echo "make test    install, then the checks of every change: lint, format, tests"
+	@echo "make slow    install, then the tests that make test leaves out because they take long"
 	@echo "make parity  install PyTorch as well, then compare every model family with transformers"
 	@echo "make lint    lint and format checks alone"
 	@echo "make format  rewrite files in the project's format"
@@ -22,7 +23,10 @@ demo: $(VENV)/installed-run
 
 # Files of tests stay whole: the tests of one share what is costly to make.
 test: lint
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
+
+slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -q -m slow -n auto --dist loadfile --no-loadscope-reorder
 
 # Warnings of PyTorch and XLA are not ours.
 parity: $(VENV)/installed-parity
