@@ -263,7 +263,7 @@ def paired_bootstrap(
     return float(difference.mean()), float(low), float(high), float(p)
 
 
-def mean_std(values: Sequence[float]) -> tuple[float, float]:
+def mean_std(values: Sequence[float | int]) -> tuple[float, float]:
     """Mean and sample standard deviation; 0 for one value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 

@@ -100,6 +100,7 @@ def quick_compilation(monkeypatch):
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.mark.slow
 def test_a_comparison_is_broken_off_goes_on_and_reports(
     tmp_path, quick_compilation, monkeypatch, capsys
 ):

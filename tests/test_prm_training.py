@@ -97,6 +97,7 @@ def load(tmp_path, *changes) -> config_lib.ml_collections.ConfigDict:
     return config_lib.override(config, [*SMALL, f"run_dir={tmp_path}/run", *changes])
 
 
+@pytest.mark.slow
 def test_a_model_learns_from_a_file_and_is_examined(policy, tmp_path):
     # Right steps are 1, wrong ones 0: what the model has to see is one token.
     rng = np.random.default_rng(0)

@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from jaxrl_reason import sharding
-from jaxrl_reason.models import convert, families, layers, transformer
+from jaxrl_reason.models import convert, layers, tensor_names, transformer
 from jaxrl_reason.models.model_config import LoraConfig, ModelConfig
 from jaxrl_reason.types import Params
 
@@ -201,7 +201,7 @@ def write_peft(folder: pathlib.Path, config: ModelConfig, params: Params, base: 
     tensors, modules = {}, set()
     for path, leaf in convert.flat(split(params)[1]):
         suffix, part = (_A, "lora_A") if path.endswith(_A) else (_B, "lora_B")
-        name = families.tensor_name(path.removesuffix(suffix), config)
+        name = tensor_names.tensor_name(path.removesuffix(suffix), config)
         for (layer,) in np.ndindex(leaf.shape[0]):
             module = name.format((layer,)).removesuffix(".weight")
             modules.add(module.rpartition(".")[2])

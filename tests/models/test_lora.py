@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from jaxrl_reason import cli, parts, sharding
 from jaxrl_reason import config as config_lib
-from jaxrl_reason.models import convert, families, lora, transformer
+from jaxrl_reason.models import convert, lora, tensor_names, transformer
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models.model_config import ExpertsConfig
 
@@ -156,7 +156,7 @@ def test_targets_that_do_not_fit_are_said(base):
 def test_every_name_that_may_be_adapted_is_a_weight_of_a_family():
     config = transformer.PRESETS["tiny"]
     for name in lora.resolve_targets(config, "*"):
-        assert families.tensor_name(f"layers.{name}", config).num_stacked == 1
+        assert tensor_names.tensor_name(f"layers.{name}", config).num_stacked == 1
 
 
 def test_a_mesh_splits_adapters_and_changes_no_value(base, moved, tmp_path):
