@@ -17,6 +17,6 @@ def get_config():
     c.iop.audit_cut = "last_step"
     c.iop.num_edits = 0
     c.iop.repair_objective = "sft"
-    c.iop.repair_weight = 2.0
-    c.optim.learning_rate = 7e-4
+    c.iop.repair_weight = 5.0
+    c.optim.learning_rate = 1e-3
     return c

@@ -13,9 +13,9 @@ def get_config():
     c = config.base()
     c.run_dir = "runs/sft_arithmetic"
     c.sft.optimizer = "muon"
-    c.sft.policy_updates = 600
+    c.sft.policy_updates = 450
     c.sft.repair_start = 0.5
-    c.sft.repair_updates = 1200
+    c.sft.repair_updates = 2000
     c.sft.repair_fraction = 0.75
     c.sft.repair_learning_rate = 2e-3
     return c
