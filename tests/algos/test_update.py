@@ -307,7 +307,7 @@ def test_eight_devices_equal_one(split_params):
     # Ahead of time, to read the program that runs; it refuses inputs of another sharding than the first.
     compiled = eight.jitted.lower(spread, batches[0], None).compile()
     for batch in batches:
-        spread, got = compiled(spread, batch)
+        spread, got = compiled(spread, batch, None)
     assert_trees_close(spread.params, want_params, atol=1e-5)
     assert_trees_close(got, want_metrics, rtol=1e-4, atol=1e-5)
     assert eight.num_compiles == 1
