@@ -237,7 +237,9 @@ def test_there_are_configs():
 def test_every_config_file_builds_and_says_what_it_is(path: pathlib.Path):
     text = ast.get_docstring(ast.parse(path.read_text()))
     assert text, f"{path}: no docstring"
-    assert re.search(rf"jaxrl-reason [\w-]+ .*configs/{path.name}", text), f"{path}: show its command"
+    assert re.search(rf"jaxrl-reason [\w-]+ .*configs/{path.name}", text), (
+        f"{path}: show its command"
+    )
     assert re.search(r"\b(not )?measured\b", text, re.IGNORECASE), (
         f"{path}: say what was measured, or 'not measured'"
     )
