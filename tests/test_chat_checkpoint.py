@@ -118,6 +118,7 @@ def check_run(run, trained, exported) -> None:
     assert tokenizers.stop_ids(exported.tokenizer) == tokenizers.stop_ids(run.policy.tokenizer)
 
 
+@pytest.mark.slow
 def test_gspo_trains_all_weights(source, tmp_path):
     config = make_config("gspo", source, tmp_path / "run", rank=0)
     state, run, trained, exported = run_and_export(config, tmp_path)
@@ -125,6 +126,7 @@ def test_gspo_trains_all_weights(source, tmp_path):
     check_run(run, trained, exported)
 
 
+@pytest.mark.slow
 def test_iop_trains_adapters_alone_and_resumes_bitwise(source, tmp_path):
     copy = tmp_path / "source"
     shutil.copytree(source, copy)

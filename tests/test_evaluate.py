@@ -122,6 +122,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(policy, mesh, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     results = evaluate.measure_all(policy, cases(), k=(1, 4), out=whole, mesh=mesh)

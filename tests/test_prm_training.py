@@ -68,6 +68,7 @@ def test_a_row_ends_with_its_last_label(policy):
     assert not batch.token_mask[2].any() and batch.token_mask[0].sum() == 10
 
 
+@pytest.mark.slow
 def test_an_update_depends_on_no_split_and_no_padding(policy):
     solution = step_labels.Labelled("solve 3 8 :", ("1", "= 1"), (1.0, 0.0))
     other = step_labels.Labelled("solve 2 :", ("4",), (0.25,))

@@ -75,7 +75,14 @@ def assert_same_state(a, b) -> None:
 
 
 # ppo: with the critic's parameters and moments in the state.
-@pytest.mark.parametrize("method", ["iop", "dapo", "ppo"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "iop",
+        pytest.param("dapo", marks=pytest.mark.slow),
+        pytest.param("ppo", marks=pytest.mark.slow),
+    ],
+)
 def test_stopped_and_resumed_equals_uninterrupted_bitwise(method, start, tmp_path):
     source = {"model__source": start}
     whole, state = train.train(small(method, tmp_path / "whole", **source), mesh=one_device())
