@@ -2,8 +2,8 @@
 
 Command:  jaxrl-reason train --config=configs/iop_arithmetic.py
 Hardware: 2 CPU cores.
-Result:   measured 0.37 +- 0.08 at temperature 1 (0.54 greedy) after 120,000 generated tokens, 12 updates, from a start of
-          0.13 (0.19); five seeds (benchmarks/results/learning_demo.json).
+Result:   measured 0.37 +- 0.08 at temperature 1 (0.54 greedy) after 120,000 generated tokens, 12 updates, from a
+          start of 0.13 (0.19); five seeds (benchmarks/results/learning_demo.json).
 """
 
 from jaxrl_reason import config
