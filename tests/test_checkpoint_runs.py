@@ -8,6 +8,7 @@ import shutil
 
 import jax
 import numpy as np
+import pytest
 
 from jaxrl_reason import cli, sharding, train
 from jaxrl_reason import config as config_lib
@@ -31,6 +32,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_trained_and_exported(tmp_path):
     start, out = tmp_path / "start", tmp_path / "out"
     shutil.copytree(GOLDEN / "qwen2", start)

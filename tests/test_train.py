@@ -98,6 +98,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bitwise(method, start, tmp_pat
         assert {k: other[k] for k in mine} == mine
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_and_resume_equals_uninterrupted_bitwise(start, tmp_path):
     config = tmp_path / "mine.py"
     config.write_text(
@@ -212,6 +213,7 @@ def test_two_updates_draw_different_samples(start, tmp_path):
     assert draw(0) != draw(1)
 
 
+@pytest.mark.slow
 def test_reward_rises_past_a_threshold_and_stays_after_resume(start, tmp_path):
     method = "gspo"
     changes = {
