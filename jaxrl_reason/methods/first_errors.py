@@ -12,8 +12,16 @@ import ml_collections
 import numpy as np
 
 from jaxrl_reason.credit import locate, locators, segment
-from jaxrl_reason.methods import base
+from jaxrl_reason.methods import base, frame
 from jaxrl_reason.types import Completion
+
+
+class Located(frame.Completions):
+    """Every completion is a row; the steps of the wrong ones are told apart by their first error."""
+
+    def gives_signal(self, group: base.Group) -> bool:
+        """Wrong completions may differ in their steps, also where all are wrong; right ones are all alike."""
+        return bool((group.rewards < self.config.locate.threshold).any())
 
 
 class FirstErrors(NamedTuple):

@@ -20,12 +20,8 @@ from jaxrl_reason.methods import base, first_errors, frame
 _advantages = jax.jit(process.step_advantages, static_argnames=("num_groups", "ddof", "eps"))
 
 
-class GrpoProcess(frame.Completions):
+class GrpoProcess(first_errors.Located):
     """Every completion is a row; its steps decide the advantages of its tokens."""
-
-    def gives_signal(self, group: base.Group) -> bool:
-        """A wrong completion has a step with another reward than the rest; if all are right, none has."""
-        return bool((group.rewards < self.config.locate.threshold).any())
 
     def credit(
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator

@@ -16,12 +16,8 @@ import numpy as np
 from jaxrl_reason.methods import base, first_errors, frame, outcome
 
 
-class Mixed(frame.Completions):
+class Mixed(first_errors.Located):
     """One scalar per completion, from its steps and its outcome."""
-
-    def gives_signal(self, group: base.Group) -> bool:
-        """Wrong completions may differ in their steps; right ones are all alike."""
-        return bool((group.rewards < self.config.locate.threshold).any())
 
     def credit(
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator

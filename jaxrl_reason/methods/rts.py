@@ -17,12 +17,8 @@ import numpy as np
 from jaxrl_reason.methods import base, first_errors, frame, outcome
 
 
-class Rts(frame.Completions):
+class Rts(first_errors.Located):
     """One scalar per completion, from how far it is right."""
-
-    def gives_signal(self, group: base.Group) -> bool:
-        """Wrong completions may differ in their steps; right ones are all alike."""
-        return bool((group.rewards < self.config.locate.threshold).any())
 
     def credit(
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator

@@ -23,12 +23,8 @@ from jaxrl_reason.methods import base, first_errors, frame
 _advantages = jax.jit(process.prefix_advantages, static_argnames=("num_groups", "alpha", "relu"))
 
 
-class Vppo(frame.Completions):
+class Vppo(first_errors.Located):
     """Every completion is a row; in wrong ones the tokens before the first error are rewarded."""
-
-    def gives_signal(self, group: base.Group) -> bool:
-        """A group of wrong completions may have good prefixes; one of right completions has nothing to learn."""
-        return bool((group.rewards < self.config.locate.threshold).any())
 
     def credit(
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator
