@@ -117,7 +117,10 @@ def make_jobs(
     return jobs
 
 
-_SAME_PROBLEMS = ("name", "length", "modulus", "operators", "path")
+_SAME_PROBLEMS = (
+    *("name", "length", "modulus", "operators", "numbers", "largest", "max_target", "use_all"),
+    *("people", "path", "eval_path"),
+)
 
 
 def job_config(job: Job) -> ml_collections.ConfigDict:
