@@ -2,8 +2,8 @@
 
 Command:  jaxrl-reason train --config=configs/iop_arithmetic.py
 Hardware: 2 CPU cores.
-Result:   measured 0.37 +- 0.08 at temperature 1 (0.54 greedy) after 120,000 generated tokens, 12 updates, from a
-          start of 0.13 (0.19); five seeds (benchmarks/results/learning_demo.json).
+Result:   measured 0.78 +- 0.05 at temperature 1 after 120,000 generated tokens, 13 updates, from a start of 0.38 (0.67
+          greedy); five seeds.
 """
 
 from jaxrl_reason import config
@@ -17,6 +17,6 @@ def get_config():
     c.iop.audit_cut = "last_step"
     c.iop.num_edits = 0
     c.iop.repair_objective = "sft"
-    c.iop.repair_weight = 5.0
-    c.optim.learning_rate = 1e-3
+    c.iop.repair_weight = 2.0
+    c.optim.learning_rate = 7e-4
     return c

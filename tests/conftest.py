@@ -15,6 +15,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 # Before jax is imported: the suite means the CPU, also on a machine that has more. The variable
 # wins, so that `JAX_PLATFORMS=cuda,cpu pytest -m gpu` reaches the other devices.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most programs here run once or twice, and compiling them is most of the time there is; programs
+# that tests start follow.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest

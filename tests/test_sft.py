@@ -25,10 +25,11 @@ def first_update(run: parts.Run, optimizer: optax.GradientTransformation):
     keys = iter(jax.random.split(jax.random.key(1), 100))
     params = jax.device_get(run.policy.params)
     grads = jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), params)
-    changes, _ = optimizer.update(grads, optimizer.init(params), params)
+    changes, _ = jax.jit(optimizer.update)(grads, jax.jit(optimizer.init)(params), params)
     return grads, changes
 
 
+@pytest.mark.slow
 def test_muon_turns_the_matrices_of_the_layers_and_leaves_the_rest_to_adamw(tmp_path):
     run = make_run(tmp_path, "muon")
     grads, changes = first_update(run, sft.make_optimizer(run, optax.constant_schedule(RATE)))

@@ -53,6 +53,14 @@ def small(method: str, folder: pathlib.Path, **changes):
 def start(tmp_path_factory) -> pathlib.Path:
     """Policy that solves part of the small problems."""
     folder = tmp_path_factory.mktemp("start")
+    changes = dict(sft__policy_updates=160, sft__repair_start=1.0, sft__repair_updates=0)
+    return sft.sft(small("iop", folder / "sft", **changes), writers=[], mesh=one_device())
+
+
+@pytest.fixture(scope="module")
+def repairing_start(tmp_path_factory) -> pathlib.Path:
+    """Policy that solves and repairs part of the small problems."""
+    folder = tmp_path_factory.mktemp("repairing_start")
     config = small("iop", folder / "sft", sft__policy_updates=160, sft__repair_updates=40)
     return sft.sft(config, writers=[], mesh=one_device())
 
@@ -76,15 +84,16 @@ def assert_same_state(a, b) -> None:
 
 # ppo: with the critic's parameters and moments in the state.
 @pytest.mark.parametrize(
-    "method",
+    ("method", "cold_start"),
     [
-        "iop",
-        pytest.param("dapo", marks=pytest.mark.slow),
-        pytest.param("ppo", marks=pytest.mark.slow),
+        ("gspo", "start"),
+        pytest.param("iop", "repairing_start", marks=pytest.mark.slow),
+        pytest.param("dapo", "start", marks=pytest.mark.slow),
+        pytest.param("ppo", "start", marks=pytest.mark.slow),
     ],
 )
-def test_stopped_and_resumed_equals_uninterrupted_bitwise(method, start, tmp_path):
-    source = {"model__source": start}
+def test_stopped_and_resumed_equals_uninterrupted_bitwise(method, cold_start, request, tmp_path):
+    source = {"model__source": request.getfixturevalue(cold_start)}
     whole, state = train.train(small(method, tmp_path / "whole", **source), mesh=one_device())
     part = small(method, tmp_path / "part", train__num_updates=2, **source)
     folder, _ = train.train(part, mesh=one_device())
@@ -99,12 +108,12 @@ def test_stopped_and_resumed_equals_uninterrupted_bitwise(method, start, tmp_pat
 
 
 @pytest.mark.slow
-def test_kill_minus_nine_and_resume_equals_uninterrupted_bitwise(start, tmp_path):
+def test_kill_minus_nine_and_resume_equals_uninterrupted_bitwise(repairing_start, tmp_path):
     config = tmp_path / "mine.py"
     config.write_text(
         "from jaxrl_reason import config\n\ndef get_config():\n    return config.recipe('iop')\n"
     )
-    values = SMALL | {"model.source": start, "train.num_updates": 20}
+    values = SMALL | {"model.source": repairing_start, "train.num_updates": 20}
     flags = [f"--config.{k}={v}" for k, v in values.items()]
 
     def run(name: str, *extra: str) -> subprocess.Popen:

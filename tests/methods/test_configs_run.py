@@ -29,14 +29,6 @@ SHRUNKEN = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Everything here runs once: compiling is all the time there is."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def policy() -> policies.Policy:
     return policies.load_policy("tiny")
@@ -72,8 +64,9 @@ def one_update(config, policy, engines):
 
 METHODS = (
     *("rloo", "reinforce_pp", "reinforce_pp_baseline"),
-    *("vppo", "vppo_mc", "vppo_prm", "cliff", "grpo_process", "srl"),
-    *("mixed", "rts", "prime", "ppo"),
+    *("vppo", "vppo_mc", "vppo_prm", "cliff", "grpo_process", "mixed", "rts"),
+    # They share no compiled program with the others.
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("srl", "prime", "ppo")),
 )
 
 

@@ -28,9 +28,7 @@ SMALL = (
 def shared():
     """Policy, and one run with its compiled parts, whose task is replaced."""
     policy = policies.load_policy("tiny", tokenizer=tokenizers.make_tokenizer("byte"))
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield {"policy": policy}
-    jax.config.update("jax_disable_most_optimizations", False)
+    return {"policy": policy}
 
 
 def _config(name, folder):
