@@ -363,7 +363,8 @@ def plot(arms: dict[str, list[dict]], luck: float, path: pathlib.Path) -> None:
     for axis, title in zip(axes[3:], PROCESS.values(), strict=True):
         axis.set_title(title, fontsize=10)
         axis.set_ylim(0, 1.02)
-    axes[0].legend(fontsize=8, frameon=False)
+    lines, names = axes[0].get_legend_handles_labels()
+    page.legend(lines, names, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     page.savefig(path, dpi=110)
