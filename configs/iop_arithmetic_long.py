@@ -2,8 +2,8 @@
 
 Command:  jaxrl-reason train --config=configs/iop_arithmetic_long.py
 Hardware: 2 CPU cores.
-Result:   measured 0.79 +- 0.04 at temperature 1 (0.93 greedy) after 150,000 generated tokens, 21 updates, from a start of
-          0.23 (0.42); five seeds (benchmarks/results/learning_long.json).
+Result:   measured 0.79 +- 0.04 at temperature 1 (0.93 greedy) after 150,000 generated tokens, 21 updates, from a start
+          of 0.23 (0.42); five seeds (benchmarks/results/learning_long.json).
 """
 
 from jaxrl_reason import config

@@ -2,8 +2,9 @@
 
 Command:  jaxrl-reason sft --config=configs/sft_arithmetic_long.py
 Hardware: 2 CPU cores.
-Result:   measured 0.26 at temperature 1 (0.41 greedy) on 512 problems, 0.23 (0.42) on 512 others, in 48 minutes on one busy
-          core; RL starts with 0.87 of the failures that have an anchor repaired. The number of threads changes the result.
+Result:   measured 0.26 at temperature 1 (0.41 greedy) on 512 problems, 0.23 (0.42) on 512 others, in 48 minutes on one
+          busy core; RL starts with 0.87 of the failures that have an anchor repaired. The number of threads changes the
+          result.
 """
 
 from jaxrl_reason import config

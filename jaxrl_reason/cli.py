@@ -250,7 +250,10 @@ def _processbench(options: argparse.Namespace, assignments: Sequence[str]) -> No
 
     from jaxrl_reason import processbench
 
-    results = processbench.measure(options.files, processbench.make_locator(options.locator))
+    locate = processbench.make_locator(
+        options.locator, model=options.model, threshold=options.threshold
+    )
+    results = processbench.measure(options.files, locate)
     rich.console.Console(stderr=True).print(processbench.table(results))
     text = json.dumps(results, indent=2)
     if options.out:

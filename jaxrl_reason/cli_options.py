@@ -124,7 +124,16 @@ def add_processbench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "files", nargs="+", metavar="FILE", help="ProcessBench subsets, JSON or JSONL"
     )
-    bench.add_argument("--locator", required=True, metavar="NAME", help="executable")
+    bench.add_argument("--locator", required=True, metavar="NAME", help="executable or prm")
+    bench.add_argument(
+        "--model", default="", metavar="FOLDER", help="process reward model, for --locator prm"
+    )
+    bench.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="a step below it is wrong, for --locator prm; default: %(default)s",
+    )
     bench.add_argument("--out", default=None, metavar="FILE", help="write the scores as JSON, too")
 
 

@@ -1,6 +1,6 @@
 """Scores of first-error locators on files of labelled solutions.
 
-Host side. Reads: ProcessBench files. Writes: nothing.
+Host side; `by_prm` drives the device. Reads: ProcessBench files, the folder of a reward model. Writes: nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,19 @@ from typing import Any
 
 import rich.table
 
+from jaxrl_reason import config as config_lib
+from jaxrl_reason import sharding
+from jaxrl_reason.credit import locate_steps
+from jaxrl_reason.models import prm as prms
+from jaxrl_reason.rollout import step_scores
 from jaxrl_reason.types import Problem
 from jaxrl_reason.verify import processbench, steps
 
 # Problems and the texts of their solutions' steps -> first wrong step of each; -1: none, -2: unknown.
 LocateSteps = Callable[[Sequence[Problem], Sequence[Sequence[str]]], Sequence[int]]
+
+
+_CHUNK_ROWS = 32  # solutions that a reward model reads at once
 
 
 def executable(problems: Sequence[Problem], solutions: Sequence[Sequence[str]]) -> list[int]:
@@ -26,21 +34,54 @@ def executable(problems: Sequence[Problem], solutions: Sequence[Sequence[str]]) 
     return [steps.first_wrong_step(solution) for solution in solutions]
 
 
-_LOCATORS: dict[str, Callable[[], LocateSteps]] = {"executable": lambda: executable}
+def by_prm(folder: str | os.PathLike, threshold: float, *, max_tokens: int = 4096) -> LocateSteps:
+    """First step whose reward is below the threshold, min {m: p_m < tau}, on all devices.
+
+    Args:
+      folder: as `models.prm.load_prm` reads it.
+      threshold: tau in (0, 1].
+      max_tokens: of a question with its steps; what is longer is read up to there, and its later steps are unknown.
+    Raises:
+      FileNotFoundError: a file of the model is missing.
+      ValueError: a threshold outside (0, 1]; the folder holds another kind of model.
+    Source: VPPO, arXiv 2601.18984 section 3.1.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold {threshold:g}: must be in (0, 1]")
+    mesh = sharding.make_mesh(config_lib.base().mesh)
+    prm = prms.load_prm(folder, mesh=mesh)
+    scorer = step_scores.StepScorer(prm, max_tokens=max_tokens, chunk_rows=_CHUNK_ROWS, mesh=mesh)
+
+    def locate(problems: Sequence[Problem], solutions: Sequence[Sequence[str]]) -> list[int]:
+        scored = scorer([problem.prompt for problem in problems], solutions)
+        return [
+            locate_steps.first_below(rewards, len(steps), threshold)
+            for rewards, steps in zip(scored.rewards, solutions, strict=True)
+        ]
+
+    return locate
 
 
-def make_locator(name: str) -> LocateSteps:
+def make_locator(name: str, *, model: str = "", threshold: float = 0.5) -> LocateSteps:
     """The locator of this name.
 
+    Args:
+      name: executable | prm.
+      model: folder of the reward model, for "prm".
+      threshold: of "prm".
     Raises:
-      ValueError: there is none.
+      ValueError: there is none of this name, or "prm" without a model; see also `by_prm`.
     Example:
       >>> make_locator("executable")([Problem("p", "Add.", "")], [["2 + 3 = 5", "5 + 1 = 7"]])
       [1]
     """
-    if name not in _LOCATORS:
-        raise ValueError(f"locator {name!r}: must be one of {', '.join(_LOCATORS)}")
-    return _LOCATORS[name]()
+    if name == "executable":
+        return executable
+    if name != "prm":
+        raise ValueError(f"locator {name!r}: must be one of executable, prm")
+    if not model:
+        raise ValueError("locator 'prm': needs the folder of a reward model; give --model FOLDER")
+    return by_prm(model, threshold)
 
 
 def measure(

@@ -12,6 +12,7 @@ import pytest
 from jaxrl_reason import cli, estimates, eval_folder, evaluate, processbench, sharding
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.models import policy as policies
+from jaxrl_reason.models import prm as prms
 
 
 def test_pass_at_k_by_hand():
@@ -216,6 +217,26 @@ def test_processbench_from_the_command_line(tmp_path, capsys):
     assert "average" in captured.err
     assert cli.main([*arguments, "oracle"]) == 2
     assert "must be one of executable" in capsys.readouterr().err
+
+
+def test_processbench_of_a_reward_model(tmp_path, capsys):
+    prm = prms.new_prm(policies.load_policy("tiny"), jax.random.key(0), step_end=";", chat=False)
+    prms.save_prm(tmp_path / "prm", prm)
+    path = tmp_path / "one.json"
+    steps = ["3 4", "7"]
+    rows = [{"id": str(n), "problem": "1 2 4", "steps": steps, "label": n - 1} for n in range(2)]
+    path.write_text(json.dumps(rows))
+    arguments = ["processbench", str(path), "--locator", "prm"]
+    assert cli.main(arguments) == 2
+    assert "--model FOLDER" in capsys.readouterr().err
+    # Untrained, it says 0.5 of every step.
+    for threshold, match, correct in (("0.5", 0.0, 1.0), ("0.6", 1.0, 0.0)):
+        more = ["--model", str(tmp_path / "prm"), "--threshold", threshold]
+        assert cli.main([*arguments, *more]) == 0
+        found = json.loads(capsys.readouterr().out)["one"]
+        assert (found["match"], found["correct"]) == (match, correct)
+    assert cli.main([*arguments, "--model", str(tmp_path / "prm"), "--threshold", "1.5"]) == 2
+    assert "threshold 1.5: must be in (0, 1]" in capsys.readouterr().err
 
 
 def test_processbench_takes_any_locator(tmp_path):
