@@ -146,7 +146,17 @@ def lower_sampler(run: parts.Run):
     return compiled.lower(run.policy.params, prompts, mask, budget, 1.0, jax.random.key(0))
 
 
+@pytest.fixture
+def optimised():
+    """What runs allocate is what the compiler makes of them, and the suite turns most of it off."""
+    before = jax.config.jax_disable_most_optimizations
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(
     "remat, sizes",
     [("none", (1, 1, 1)), ("full", (1, 1, 1)), ("dots", (1, 4, 2)), ("full", (2, 4, 1))],
@@ -165,6 +175,7 @@ def test_the_update_needs_what_the_plan_says(remat, sizes, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 4, 1)])
 def test_the_sampler_needs_what_the_plan_says(sizes, tmp_path):
     run = small("none", sizes, tmp_path)

@@ -223,10 +223,10 @@ def test_two_updates_draw_different_samples(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_reward_rises_past_a_threshold_and_stays_after_resume(start, tmp_path):
+def test_reward_rises_past_a_threshold_and_stays_after_resume(repairing_start, tmp_path):
     method = "gspo"
     changes = {
-        "model__source": start,
+        "model__source": repairing_start,
         "optim__learning_rate": 5e-4,
         "rollout__num_prompts": 32,
         "rollout__group_size": 8,

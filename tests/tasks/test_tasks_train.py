@@ -3,6 +3,7 @@
 Host side; drives the device. Reads: files it wrote. Writes: a temporary folder.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -53,10 +54,9 @@ def test_one_update(name, shared, tmp_path):
         run = parts.make_run(config, task=task, policy=shared["policy"], mesh=mesh)
         optimizer = parts.make_optimizer(run)
         shared |= {"run": run, "optimizer": optimizer, "update": parts.make_update(run, optimizer)}
-    run = shared["run"]
-    run = parts.Run(
-        config, tmp_path, run.mesh, task, run.policy, run.method, run.engine, run.pieces
-    )
+    prompts, _ = parts.make_prompts(config, task, shared["policy"].tokenizer)
+    changes = dict(config=config, folder=tmp_path, task=task, prompts=prompts)
+    run = dataclasses.replace(shared["run"], **changes)
     stages = parts.bind_stages(
         run, run.policy.params, jax.random.key(0), task.verify, timing.Clock()
     )
