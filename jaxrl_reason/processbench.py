@@ -18,13 +18,11 @@ from jaxrl_reason import sharding
 from jaxrl_reason.credit import locate_steps
 from jaxrl_reason.models import prm as prms
 from jaxrl_reason.rollout import step_scores
-from jaxrl_reason.types import Problem
+from jaxrl_reason.types import Problem, StepRewards
 from jaxrl_reason.verify import processbench, steps
 
 # Problems and the texts of their solutions' steps -> first wrong step of each; -1: none, -2: unknown.
 LocateSteps = Callable[[Sequence[Problem], Sequence[Sequence[str]]], Sequence[int]]
-
-
 _CHUNK_ROWS = 32  # solutions that a reward model reads at once
 
 
@@ -52,14 +50,13 @@ def by_prm(folder: str | os.PathLike, threshold: float, *, max_tokens: int = 409
     prm = prms.load_prm(folder, mesh=mesh)
     scorer = step_scores.StepScorer(prm, max_tokens=max_tokens, chunk_rows=_CHUNK_ROWS, mesh=mesh)
 
-    def locate(problems: Sequence[Problem], solutions: Sequence[Sequence[str]]) -> list[int]:
-        scored = scorer([problem.prompt for problem in problems], solutions)
-        return [
-            locate_steps.first_below(rewards, len(steps), threshold)
-            for rewards, steps in zip(scored.rewards, solutions, strict=True)
-        ]
+    def step_rewards(
+        problems: Sequence[Problem], solutions: Sequence[Sequence[str]]
+    ) -> StepRewards:
+        return scorer([problem.prompt for problem in problems], solutions)
 
-    return locate
+    judge = locate_steps.by_rewards(step_rewards, threshold)
+    return lambda problems, solutions: judge(problems, solutions).steps
 
 
 def make_locator(name: str, *, model: str = "", threshold: float = 0.5) -> LocateSteps:

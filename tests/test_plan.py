@@ -149,7 +149,7 @@ def lower_sampler(run: parts.Run):
 @pytest.fixture
 def optimised():
     """What runs allocate is what the compiler makes of them, and the suite turns most of it off."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
