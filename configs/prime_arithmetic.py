@@ -13,6 +13,6 @@ def get_config():
     c = config.recipe("prime")
     c.run_dir = "runs/prime_arithmetic"
     c.model.source = "runs/sft_arithmetic/policy"
-    c.prime.learning_rate = 1e-3
+    c.prime.learning_rate = 1e-4
     c.optim.learning_rate = 1e-3
     return c

@@ -14,5 +14,7 @@ def get_config():
     c.model.source = "runs/sft_arithmetic/policy"
     # The cold start has no words to think in, and writes whole solutions: its first step is the one that is asked for.
     c.task.think = False
+    # An expert who merges in any order cannot be imitated: the text nearest to all of its steps is a wrong one.
+    c.task.expert_order = "left"
     c.task.step_end = "separator"
     return c

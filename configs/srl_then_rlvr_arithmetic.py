@@ -12,8 +12,10 @@ def get_config():
     srl = config.recipe("srl")
     # The cold start has no words to think in, and writes whole solutions: its first step is the one that is asked for.
     srl.task.think = False
+    # An expert who merges in any order cannot be imitated: the text nearest to all of its steps is a wrong one.
+    srl.task.expert_order = "left"
     srl.task.step_end = "separator"
-    srl.train.num_updates = 30
+    srl.train.num_updates = 6
     rlvr = config.recipe("grpo")
     for phase in (srl, rlvr):
         phase.run_dir = "runs/srl_then_rlvr_arithmetic"

@@ -16,4 +16,5 @@ def get_config():
     # The prompt is longer than most good prefixes here, and no step can be added to a derivation: nothing to shorten.
     c.vppo.shorten = "none"
     c.locate.kind = "monte_carlo"
+    c.locate.retest = 0  # the second test would cost more tokens than all else
     return c

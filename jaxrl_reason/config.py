@@ -63,6 +63,7 @@ def _task() -> ml_collections.ConfigDict:
     c.length = 6  # numbers in an arithmetic problem, 2..16
     c.modulus = 10  # arithmetic is modulo this, 2..100
     c.operators = "+"  # any of "+-*", each at most once; "+" alone is left out of the text
+    c.expert_order = "random"  # random | left: which merge an arithmetic demonstration takes next
     c.numbers = 4  # numbers in a countdown problem, 3..5
     c.largest = 25  # countdown numbers are in 1..largest, 2..999
     c.max_target = 100  # countdown targets are in 1..max_target, 1..9999

@@ -80,6 +80,7 @@ TOKEN_WISE = ("prime", "ppo")
 # Allowed words of the fields that choose a function.
 CHOICES = {
     "task.name": ("arithmetic", "code", "countdown", "game24", "gsm8k", "knights", "math"),
+    "task.expert_order": ("random", "left"),
     "task.step_end": ("eos", "separator"),
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "full", "dots"),

@@ -17,7 +17,7 @@ from jaxrl_reason.algos import advantages as algos_advantages
 from jaxrl_reason.algos import mismatch
 from jaxrl_reason.credit import segment
 from jaxrl_reason.methods import base
-from jaxrl_reason.types import Completion, Row, TrainState
+from jaxrl_reason.types import Completion, Row, TrainState, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Completions:
                 self.config, rows, base.completions(groups), width=self.completion_tokens
             )
             metrics = metrics | found
-        records = completion_records(groups, credit.advantages, stages)
+        records = completion_records(groups, rows, stages)
         return base.Built(rows, metrics, records, credit.companion)
 
 
@@ -182,16 +182,13 @@ def correct_mismatch(
 
 
 def completion_records(
-    groups: Sequence[base.Group], advantages: Sequence[np.ndarray], stages: base.Stages
+    groups: Sequence[base.Group], rows: Sequence[Row], stages: base.Stages
 ) -> list[dict]:
-    """Viewer records of the first completion of each group: breadth over problems."""
+    """Viewer records of the first completion of each group: breadth over problems. `rows`: of all completions."""
     records, offset = [], 0
     for group in groups:
-        records.append(
-            completion_record(
-                group, group.completions[0], group.verdicts[0], advantages[offset], stages
-            )
-        )
+        completion, verdict = group.completions[0], group.verdicts[0]
+        records.append(completion_record(group, completion, verdict, rows[offset], stages))
         offset += len(group.completions)
     return records
 
@@ -209,10 +206,9 @@ def old_logprobs(
 
 
 def completion_record(
-    group: base.Group, completion: Completion, verdict, advantages: np.ndarray, stages: base.Stages
+    group: base.Group, completion: Completion, verdict: Verdict, row: Row, stages: base.Stages
 ) -> dict:
-    """Viewer record of a single completion; `advantages` [length]."""
-    length = len(completion.tokens)
+    """Viewer record of a single completion, with the gate and the advantages of its row."""
     steps = segment.step_ids(completion.tokens, stages.pieces, stages.step_separator)
     first_error = None
     if stages.first_error is not None:
@@ -226,8 +222,8 @@ def completion_record(
             completion,
             stages,
             steps,
-            gate=np.ones(length),
-            advantages=advantages,
+            gate=row.gate,
+            advantages=row.advantages,
         ),
         "repaired": None,
         "anchor": None,

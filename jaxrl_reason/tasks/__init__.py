@@ -24,7 +24,7 @@ from jaxrl_reason.tasks import (
 from jaxrl_reason.verify import sandbox
 
 _TASKS: dict[str, Callable[[ml_collections.ConfigDict], base.Task]] = {
-    "arithmetic": lambda c: arithmetic.Arithmetic(c.length, c.modulus, c.operators),
+    "arithmetic": lambda c: arithmetic.Arithmetic(c.length, c.modulus, c.operators, c.expert_order),
     "code": lambda c: _code(c.path, c.sandbox),
     "countdown": lambda c: countdown.Countdown(
         c.numbers, c.largest, c.max_target, use_all=c.use_all

@@ -6,8 +6,8 @@ A problem "3 8 5 2" (modulo 10) has many right solutions, one per order of merge
 
     1 5 2 ; 1 7 ; 8 ; = 8
 
-Many valid derivations are the point: a repair that copies another solution is then far from the
-failed text, so that keeping what was right and copying can be told apart.
+Many valid derivations are the point: a repair that copies another solution is then far from the failed text, so that
+keeping what was right and copying can be told apart.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Arithmetic:
     Args:
       length: numbers in a problem, 2..16.
       modulus: m in 2..100; every number shown is in 0..m-1.
-      operators: one or more of "+-*", each at most once, drawn uniformly for every gap; "+" alone
-        is not shown.
+      operators: one or more of "+-*", each at most once, drawn uniformly for every gap; "+" alone is not shown.
+      expert_order: of the merges in demonstrations: random | left (the leftmost legal one).
     Raises:
       ValueError: a setting outside its range.
     Example:
@@ -82,7 +82,9 @@ class Arithmetic:
     step_separator = ";"
     answer_marker = "="
 
-    def __init__(self, length: int = 6, modulus: int = 10, operators: str = "+"):
+    def __init__(
+        self, length: int = 6, modulus: int = 10, operators: str = "+", expert_order: str = "random"
+    ):
         if not 2 <= length <= 16:
             raise ValueError(f"length = {length}: must be in [2, 16]")
         if not 2 <= modulus <= 100:
@@ -91,12 +93,14 @@ class Arithmetic:
             )
         if not operators or set(operators) - set("+-*") or len(set(operators)) < len(operators):
             raise ValueError(f'operators = {operators!r}: must be one or more of "+-*", each once')
+        if expert_order not in ("random", "left"):
+            raise ValueError(f"expert_order = {expert_order!r}: must be random or left")
         self.length, self.modulus, self.operators = length, modulus, operators
+        self.expert_order = expert_order
         self._numbers = {str(n): n for n in range(modulus)}
-        # One token per word. Prompt: BOS, "solve", the list, ":". Completion: the lists of
-        # length-1, ..., 1 numbers, each with its ";", then "=", the answer, EOS. Repair prompt:
-        # BOS, "repair", the list, ":", the anchor, "|", the failed text, "|"; a failed text may
-        # have run out of budget (no EOS), an anchor has not.
+        # One token per word. Prompt: BOS, "solve", the list, ":". Completion: the lists of length-1, ..., 1 numbers,
+        # each with its ";", then "=", the answer, EOS. Repair prompt: BOS, "repair", the list, ":", the anchor, "|",
+        # the failed text, "|"; a failed text may have run out of budget (no EOS), an anchor has not.
         self.prompt_tokens = self._width(length) + 3
         self.completion_tokens = sum(self._width(n) + 1 for n in range(1, length)) + 3
         self.repair_prompt_tokens = self._width(length) + 5 + 2 * self.completion_tokens - 1
@@ -120,13 +124,8 @@ class Arithmetic:
             numbers = rng.integers(self.modulus, size=self.length).tolist()
             drawn = rng.integers(len(self.operators), size=self.length - 1).tolist()
             line = _Line(tuple(numbers), "".join(self.operators[j] for j in drawn))
-            problems.append(
-                Problem(
-                    id=f"arithmetic-{seed}-{update}-{attempt}-{i}",
-                    prompt=self._text(line),
-                    answer=str(self._value(line)),
-                )
-            )
+            name = f"arithmetic-{seed}-{update}-{attempt}-{i}"
+            problems.append(Problem(name, self._text(line), str(self._value(line))))
         return problems
 
     def policy_prompt(self, problem: Problem) -> str:
@@ -175,7 +174,7 @@ class Arithmetic:
         return -1 if not marker and _integer(answer) == line.numbers[0] else merges
 
     def demonstrate(self, problem: Problem, rng: np.random.Generator) -> str:
-        """A right solution: at every step one of the legal merges, uniformly.
+        """A right solution: at every step one of the legal merges, uniformly or the leftmost one.
 
         Example:
           >>> problem = Problem(id="a", prompt="3 8 5", answer="6")
@@ -184,7 +183,8 @@ class Arithmetic:
         """
         line, steps = self._problem_line(problem), []
         while line.operators:
-            line = self._merge(line, _pick(legal_merges(line.operators), rng))
+            legal = legal_merges(line.operators)
+            line = self._merge(line, legal[0] if self.expert_order == "left" else _pick(legal, rng))
             steps.append(line)
         return self._solution(steps)
 
@@ -228,12 +228,11 @@ class Arithmetic:
     def repair(self, problem: Problem, failed: str, rng: np.random.Generator) -> str:
         """The minimal honest repair: keep every merge that can be kept, recompute its value.
 
-        Walks through the failed steps beside the corrected list. A step that shows the failed list
-        before it after a merge at p, with whatever result, means p. Where equal numbers allow
-        several p, one whose result was right goes first, then the one that leaves the fewest
-        changed numbers, then the leftmost. Any other step (junk, a lost number, a forbidden merge)
-        becomes the legal merge nearest to its text in words, ties by `rng`. Steps too many are
-        dropped; left-out ones lead towards the next step shown, or are random where none follows.
+        Walks through the failed steps beside the corrected list. A step that shows the failed list before it after a
+        merge at p, with whatever result, means p. Where equal numbers allow several p, one whose result was right goes
+        first, then the one that leaves the fewest changed numbers, then the leftmost. Any other step (junk, a lost
+        number, a forbidden merge) becomes the legal merge nearest to its text in words, ties by `rng`. Steps too many
+        are dropped; left-out ones lead towards the next step shown, or are random where none follows.
 
         Args:
           problem: one of this task.

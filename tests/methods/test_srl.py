@@ -55,6 +55,7 @@ def test_only_the_first_step_is_trained_where_the_rest_is_not_looked_at():
         np.random.default_rng(0),
     )
     assert [np.flatnonzero(row.gate).tolist() for row in built.rows] == [[0, 1, 2]] * 2
+    assert built.records[0]["failed"]["gate"] == [1, 1, 1, 0, 0, 0, 0, 0]
     # Rewards 1 and 2/3: z-scores 1 and -1.
     assert [float(row.advantages[0]) for row in built.rows] == pytest.approx([1, -1], rel=1e-4)
     assert built.metrics["reward/similarity"] == pytest.approx(5 / 6)

@@ -36,6 +36,16 @@ def _distance(a, b):
     return Levenshtein.distance(a.split(), b.split())
 
 
+def test_an_orderly_expert_merges_from_the_left():
+    task = Arithmetic(length=4, operators="+*", expert_order="left")
+    # 3 + 8 * 5 + 2: the product binds, so the leftmost legal merge is the second; then the first.
+    problem = _problem("3 + 8 * 5 + 2", "5")
+    texts = {task.demonstrate(problem, np.random.default_rng(seed)) for seed in range(8)}
+    assert texts == {"3 + 0 + 2 ; 3 + 2 ; 5 ; = 5"}
+    with pytest.raises(ValueError, match="expert_order = 'right'"):
+        Arithmetic(expert_order="right")
+
+
 # --- legal merges ---
 
 
