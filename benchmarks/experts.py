@@ -112,8 +112,8 @@ def accuracy(one: compare.Job) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=240_000, help="generated, of one run")
-    parser.add_argument("--srl-updates", type=int, default=20)
+    parser.add_argument("--tokens", type=int, default=160_000, help="generated, of one run")
+    parser.add_argument("--srl-updates", type=int, default=12)
     parser.add_argument("--workers", type=int, default=2, help="processes, one core each")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/experts"))
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
