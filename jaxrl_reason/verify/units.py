@@ -59,6 +59,8 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
         ("w watt", 1000, {"gram": 1, "metre": 2, "second": -3}),
         ("kw kilowatt", 1_000_000, {"gram": 1, "metre": 2, "second": -3}),
         ("hz hertz", 1, {"second": -1}),
+        ("erg", "1/10000", {"gram": 1, "metre": 2, "second": -2}),
+        ("dyne dyn", "1/100", {"gram": 1, "metre": 1, "second": -2}),
     ]  # fmt: skip
     for names, factor, dimension in derived:
         for name in names.split():
@@ -78,8 +80,11 @@ _NO_UNIT = frozenset(
 )
 
 _WRAP = re.compile(
-    r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|rm|textbf|textit)\s*\{([^{}]*)\}"
+    r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|rm|textbf|textit)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
+_NAMED = r"\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
+_QUOTIENT = re.compile(rf"\\frac\s*{_NAMED}\s*{_NAMED}")
+_ANGLE_OF = re.compile(r"(?<!arc)(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|(€|£|¥|₹))\s*(?=[\d.\\({-])")
 _DEGREE = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\(?:text|mathrm)\{)?([CF]?)\}?$")
 _WORDS = r"[A-Za-z°%²³µ$¢€£]"
@@ -108,10 +113,12 @@ def split(text: str) -> tuple[str, Unit | None]:
         money = Unit(*_pack(*_UNITS[symbol]))
         return (rest, money) if behind is None or behind == money else (text, None)
     match = _DEGREE.search(text)
-    if match and match.start():
+    if match and match.start() and not _ANGLE_OF.search(text):  # sin 20^o is no number of degrees
         names = {"C": "celsius", "F": "fahrenheit", "": "degree"}
         return text[: match.start()], Unit(Fraction(1), ((names[match[1]], 1),))
-    plain = _WRAP.sub(r" \1 ", text).strip() if "\\" in text else text
+    plain = text
+    if "\\" in text:
+        plain = _WRAP.sub(r" \1 ", _QUOTIENT.sub(r" \1/\2 ", text)).strip()
     match = _TAIL.search(plain[-MAX_CHARS:])
     if not match or len(plain) > MAX_CHARS and match.start() == 0:
         return text, None
