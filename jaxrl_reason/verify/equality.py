@@ -77,10 +77,17 @@ def _written_out(tree: tuple) -> list[tuple]:
         children = tuple(take(n, upper) if isinstance(n, tuple) else n for n in node[1:])
         if node[0] in ("pm", "mp"):
             plus = (node[0] == "pm") == upper
-            return ("add", children[0], children[1] if plus else ("neg", children[1]))
+            right = children[1] if plus else _negated(children[1])
+            return right if children[0] == ("num", 0) else ("add", children[0], right)
         return (node[0], *children)
 
     return [take(tree, True), take(tree, False)]
+
+
+def _negated(tree: tuple) -> tuple:
+    if tree[0] == "seq":
+        return (*tree[:3], *(("neg", item) for item in tree[3:]))
+    return ("neg", tree)
 
 
 def _contains(tree: tuple, kinds: tuple[str, ...]) -> bool:

@@ -5,10 +5,13 @@ Host side. Reads: nothing. Writes: nothing.
 What worker processes load (`verify.pool`), so nothing here may import jax.
 
 Conventions, where graders differ: rational values are compared exactly (0.333 is not 1/3, 3.14159
-is not pi); 50% is 1/2 and not 50 (but a
-gold 50% takes a bare 50 too); a unit may be missing on one side, but where both sides have one
-they must agree, converted exactly; 12_5 equals 12_5 alone; 6-1, 5! or sin(30) is no final answer
-unless the gold answer itself is left like that; of "x = 5" the value counts, of "4 = 5" nothing.
+is not pi); 50% is 1/2 and not 50 (but a gold 50% takes a bare 50 too); a unit may be missing on
+one side, but where both sides have one they must agree, converted exactly; 12_5 equals 12_5 alone;
+6-1, 5! or sin(30) is no final answer unless the gold answer itself is left like that; of "x = 5"
+the value counts, of "4 = 5" nothing.
+Sets of reals are one however they are written; x > 1, x < 5 means both and x < 1, x > 5 either.
+Quantities of a formula of several letters are positive: sqrt(a^2 b) is a sqrt(b), but sqrt(x^2) is
+not x. I(0) is a name and not zero. A constant of integration may be called c or C.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ _LABELLED = re.compile(
     r"(?:\(([A-J])\)|([A-J])[).:])[\s:.]*(?!(?:or|and|not)\b|[,;/&]|\(?[A-J]\))(\S.*)", re.S
 )
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]")
+_HOUR = re.compile(r"\d{1,2}:0\d")  # 12:05, which as a ratio would be 12:5
 _WORDS = re.compile(r"[^\W\d_][^\W\d_'\-.\s,()&]*(?:[\s'\-.,()&]+[^\W\d_]+)*[.\s)]*")
 _WORDS_AND_NUMBERS = re.compile(r"[A-Za-z]{3,}(?:[ ,.:#-]{1,3}(?:[A-Za-z]+|[0-9]+))+")  # March 14
 _WRAP = re.compile(
@@ -187,6 +191,8 @@ def read(text: str) -> Answer:
             tree, unit, whole = whole, None, None
     found = letter or labelled
     tree = vocabulary.based(cleaned) or tree
+    if tree is None and (amount := units.compound(cleaned)):
+        tree, unit = ("num", amount[0]), amount[1]
     if not (tree or words or found):
         bare = wording.without_comment(cleaned)
         if bare is not None:
@@ -249,13 +255,13 @@ def _quantities_match(gold: Answer, answer: Answer, deadline: float) -> bool:
     a, b = _tree(gold), _tree(answer)
     if a is None or b is None:
         return False
+    if a[0] == b[0] == "ratio" and (_is_clock(gold) or _is_clock(answer)):
+        return a == b and (gold.unit == answer.unit or None in (gold.unit, answer.unit))
     if gold.whole is not None or answer.whole is not None:
         # "2 m" may be two metres or two times m: equal if either reading agrees on both sides.
         first, second = gold.whole or a, answer.whole or b
         if equality.equal(first, second, deadline):
             return True
-    if a[0] == b[0] == "ratio" and (_is_clock(gold) or _is_clock(answer)):
-        return a == b and (gold.unit == answer.unit or None in (gold.unit, answer.unit))
     if gold.unit is None and answer.unit is None:
         return equality.equal(a, b, deadline)
     one = units.Unit(Fraction(1), ())
@@ -270,7 +276,8 @@ def _quantities_match(gold: Answer, answer: Answer, deadline: float) -> bool:
 
 
 def _is_clock(answer: Answer) -> bool:
-    return answer.unit is not None and answer.unit.dimension in ((("am", 1),), (("pm", 1),))
+    named = answer.unit is not None and answer.unit.dimension in ((("am", 1),), (("pm", 1),))
+    return named or _HOUR.fullmatch(answer.text) is not None
 
 
 def _times(tree: tuple, factor: Fraction) -> tuple:

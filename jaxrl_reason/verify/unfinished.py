@@ -24,7 +24,7 @@ def operations(tree: tuple) -> frozenset[str]:
         stack += children
         if node[0] in ("fact", "binom") and not sameness.variables(node):
             found.add(node[0])
-        elif node[0] == "func" and not sameness.variables(node):
+        elif node[0] == "func" and node[1] != "exp" and not sameness.variables(node):
             if not polar:  # cos a + i sin a is left like that
                 found.add("func")
         elif node[0] == "pow" and all(_literal(n) for n in children):

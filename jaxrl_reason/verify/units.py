@@ -60,6 +60,10 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
         ("kw kilowatt", 1_000_000, {"gram": 1, "metre": 2, "second": -3}),
         ("hz hertz", 1, {"second": -1}),
         ("erg", "1/10000", {"gram": 1, "metre": 2, "second": -2}),
+        ("volt v", 1000, {"gram": 1, "metre": 2, "second": -3, "ampere": -1}),
+        ("coulomb c", 1, {"ampere": 1, "second": 1}),
+        ("pascal pa", 1000, {"gram": 1, "metre": -1, "second": -2}),
+        ("kpa kilopascal", 1_000_000, {"gram": 1, "metre": -1, "second": -2}),
         ("dyne dyn", "1/100", {"gram": 1, "metre": 1, "second": -2}),
     ]  # fmt: skip
     for names, factor, dimension in derived:
@@ -92,6 +96,8 @@ _TAIL = re.compile(
     rf"(?:\s|(?<=[\d)}}\]!]))(?P<unit>{_WORDS}[A-Za-z.%²³\-']*(?:\s*(?:\^\s*\{{?-?[1-4]\}}?|[/*·]|\\cdot|\s)"
     rf"\s*(?:{_WORDS}[A-Za-z.\-']*)?)*)$"
 )
+_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([A-Za-z]+)")
+_COMPOUND = re.compile(rf"{_PART.pattern}(?:(?:\s*,)?\s*(?:and\s+)?{_PART.pattern}){{1,3}}\.?")
 _POWER = re.compile(r"\^\s*\{?(-?[1-4])\}?$")
 
 
@@ -135,6 +141,26 @@ def split(text: str) -> tuple[str, Unit | None]:
         return f"({scaled})%", None
     unit = _parse(words)
     return (text, None) if unit is None else (scaled, unit)
+
+
+def compound(text: str) -> tuple[Fraction, Unit] | None:
+    """Hours and minutes, feet and inches: a number of the smallest of the units; else None.
+
+    Example:
+      >>> compound("3 hours 20 minutes")[0], compound("3 hours 20 metres")
+      (Fraction(200, 1), None)
+    """
+    plain = _WRAP.sub(r" \1 ", text).strip() if "\\" in text else text
+    if len(plain) > MAX_CHARS or not _COMPOUND.fullmatch(plain):
+        return None
+    parts = [(Fraction(n), _lookup(name)) for n, name in _PART.findall(plain)]
+    if any(unit is None for _, unit in parts):
+        return None
+    dimensions, factors = [p[1][1] for p in parts], [p[1][0] for p in parts]
+    if any(d != dimensions[0] for d in dimensions) or factors != sorted(set(factors), reverse=True):
+        return None
+    total = sum(n * factor for n, (factor, _) in parts)
+    return total / factors[-1], Unit(*_pack(factors[-1], dict(dimensions[0])))
 
 
 def _scale(words: str) -> tuple[int, str]:
