@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from fractions import Fraction
 
-from jaxrl_reason.verify import numeric, realsets, sameness, values
+from jaxrl_reason.verify import numeric, realsets, sameness, signs, values
 from jaxrl_reason.verify.lexer import Unreadable
 from jaxrl_reason.verify.sameness import variables
 
@@ -20,6 +20,9 @@ MAX_ITEMS = 64
 MAX_SIGNS = 4  # of plus-minus in one answer
 
 _CONTAINERS = tuple("list set seq matrix union minus some ratio rel based empty".split())
+_NAMES = [("var", f) for f in "fghFGH"]
+_INVERSES = [("pow", ("var", f), ("neg", ("num", Fraction(1)))) for f in "fgh"]  # f^{-1}(x)
+_FUNCTIONS = _NAMES + _INVERSES
 _INFINITE = ("inf",)
 
 
@@ -49,7 +52,7 @@ def _normal(tree: tuple) -> tuple:
     if tree[0] == "rel":
         return _normal_relation(tree)
     if tree[0] in ("list", "set"):
-        items = [_normal(item) for item in tree[1:]]
+        items = [_normal(item) for entry in tree[1:] for item in signs.both(entry)]
         flat = []
         for item in items:
             flat += item[1:] if item[0] == "list" else [item]
@@ -62,42 +65,10 @@ def _normal(tree: tuple) -> tuple:
         return tree
     if tree[0] == "mul" and tree[2][0] == "seq" and tree[1][0] == "var" and tree[1][1].isupper():
         return tree[2]  # the point A(1, 2)
-    signs = _written_out(tree)
-    return signs[0] if len(signs) == 1 else ("list", *signs)
-
-
-def _written_out(tree: tuple) -> list[tuple]:
-    """Both readings of an expression with plus-minus: all upper signs, all lower signs."""
-    if not _contains(tree, ("pm", "mp")):
-        return [tree]
-
-    def take(node: tuple, upper: bool) -> tuple:
-        if not isinstance(node, tuple) or not node or isinstance(node[0], tuple):
-            return node
-        children = tuple(take(n, upper) if isinstance(n, tuple) else n for n in node[1:])
-        if node[0] in ("pm", "mp"):
-            plus = (node[0] == "pm") == upper
-            right = children[1] if plus else _negated(children[1])
-            return right if children[0] == ("num", 0) else ("add", children[0], right)
-        return (node[0], *children)
-
-    return [take(tree, True), take(tree, False)]
-
-
-def _negated(tree: tuple) -> tuple:
-    if tree[0] == "seq":
-        return (*tree[:3], *(("neg", item) for item in tree[3:]))
-    return ("neg", tree)
-
-
-def _contains(tree: tuple, kinds: tuple[str, ...]) -> bool:
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if node[0] in kinds:
-            return True
-        stack += [n for n in node[1:] if isinstance(n, tuple) and n and isinstance(n[0], str)]
-    return False
+    if tree[0] == "mul" and tree[2][0] == "matrix":
+        return (*tree[2][:2], *(("mul", tree[1], entry) for entry in tree[2][2:]))
+    readings = signs.written_out(tree)
+    return readings[0] if len(readings) == 1 else ("list", *readings)
 
 
 def _normal_relation(tree: tuple) -> tuple:
@@ -148,6 +119,8 @@ def _is_name(tree: tuple) -> bool:
     if tree[0] == "seq":
         return all(n[0] == "var" for n in tree[3:])
     if tree[0] == "mul":
+        if tree[1] in _INVERSES:
+            return tree[2][0] == "var"
         return tree[1][0] == "var" and tree[2][0] in ("var", "num", "seq", "mul", "const")
     if tree[0] == "div":  # m/n = 5/9
         return tree[1][0] == tree[2][0] == "var"
@@ -167,7 +140,7 @@ def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
         if left[0] != "var" or variables(right):
             return None
         if operator == "!=":
-            return ("minus", realsets.REALS, ("set", *_written_out(right)))
+            return ("minus", realsets.REALS, ("set", *signs.written_out(right)))
         if operator[0] == "<":
             return ("seq", "(", "]" if "=" in operator else ")", minus_infinity, right)
         return ("seq", "[" if "=" in operator else "(", ")", right, _INFINITE)
@@ -301,11 +274,7 @@ def _relations_equal(a: tuple, b: tuple, deadline: float) -> bool:
         return True
     if a[1] == ("=",) and len(a) == 4 and {a[2], b[2]} & {("var", "y")}:
         given = b[2] if a[2] == ("var", "y") else a[2]  # y = x^2 and f(x) = x^2
-        if (
-            given[0] == "mul"
-            and {given[1][0], given[2][0]} == {"var"}
-            and given[2] == ("var", "x") != given[1] != ("var", "y")
-        ):
+        if given[0] == "mul" and given[2] == ("var", "x") and given[1] in _FUNCTIONS:
             return _equal(a[3], b[3], deadline)
     if a[1] not in (("=",), ("<",), ("<=",)) or variables(a) != variables(b):
         return False

@@ -43,6 +43,7 @@ _COMMA_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _SPACE_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?: \d{3})+(?![\d]|\s*/)")
 _ALL_TEXT = re.compile(r"\\(?:text|mathrm|mbox|textrm|textnormal|textbf)\s*\{([^{}]*)\}")
 _NO_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[\s.]*\}")
+_TEXT_COMMA = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*,\s*(?:and|or)?\s*\}")
 _CLOCK = re.compile(
     r"(?<![\d:])(\d{1,2})(?:(:\d\d)\s*|\s+|(?=\s*\\))(\\(?:text|mathrm)\{\s*)?"
     r"([ap]\.\s?m\b\.?|[AP]\.\s?M\b\.?|[ap]m\b|[AP]M\b)(?!\^)(?(3)\s*\})"
@@ -92,6 +93,7 @@ def clean(text: str) -> str:
     if "\\" in text or "~" in text:
         text = _LAYOUT.sub("", text)
         text = _NO_TEXT.sub(" ", text)
+        text = _TEXT_COMMA.sub(",", text)
         text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
         text = _SPACES.sub(" ", text)
         text = re.sub(r"(?<!\\)\\,", " ", text).replace(r"\$", "$")
@@ -107,6 +109,8 @@ def clean(text: str) -> str:
             text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
     if "m" in text or "M" in text:
         text = _CLOCK.sub(lambda m: f"{m[1]}{m[2] or ':00'} {m[4][0].lower()}m", text)
+    if ")_" in text:
+        text = re.sub(r"\((\d{1,60})\)_", r"\1_", text)  # (1101)_2
     if "10" in text:
         text = _TIMES.sub(r"\\times ", text)
     if "." in text:

@@ -75,7 +75,7 @@ def based(text: str) -> tuple | None:
 
 SPECIAL = {"emptyset": ("empty",), "varnothing": ("empty",)}
 PRIMARY_COMMANDS = frozenset(
-    {"pi", "frac", "binom", "dbinom", "tbinom", "sqrt", "cbrt", "lfloor", "lceil", "lvert"}
+    {"begin", "pi", "frac", "binom", "dbinom", "tbinom", "sqrt", "cbrt", "lfloor", "lceil", "lvert"}
     | INFINITE | FUNCTIONS.keys() | LETTERS | ACCENTS
 )  # fmt: skip
 

@@ -23,7 +23,8 @@ _ANSWER = re.compile(
 )
 _LABEL = re.compile(rf"{_TEXT}\s*([:=]?)\s*(?=\S)")
 _COMMENT = re.compile(
-    rf"\s*(?:\(\s*{_TEXT}\s*\)|\\(?:text|mathrm)\s*\{{\s*\(([^(){{}}]*)\)[\s.]*\}})$"
+    rf"\s*(?:\(\s*{_TEXT}\s*\)|\\(?:text|mathrm)\s*\{{\s*\(([^(){{}}]*)\)[\s.]*\}}"
+    r"|\(\s*([A-Za-z]{3,}(?:\s[A-Za-z]+)*)\s*\))$"
 )
 _DOUBT = re.compile(r"\b(?:or|not|no|wrong|false|incorrect|without|except|\d+)\b|\d", re.I)
 _CHOSEN = re.compile(r"\(?[A-J]\)?(?:(?:\s*,\s*and\s|\s*,|\s+and\s|\s*)\s*\(?[A-J]\)?)+")
@@ -59,7 +60,7 @@ def without_comment(text: str) -> str | None:
       ('x=2', None)
     """
     match = _COMMENT.search(text) if len(text) <= MAX_CHARS else None
-    if not match or match.start() == 0 or _DOUBT.search(match[1] or match[2] or ""):
+    if not match or match.start() == 0 or _DOUBT.search(match[1] or match[2] or match[3]):
         return None
     return text[: match.start()].strip()
 
