@@ -50,7 +50,8 @@ def equal(gold: tuple, answer: tuple, deadline: float) -> bool:
 def _normal(tree: tuple) -> tuple:
     """Plus-minus written out, inequalities as intervals, names before "=" taken off both sides."""
     if tree[0] == "rel":
-        return _normal_relation(tree)
+        both = signs.both(tree)
+        return _normal_relation(tree) if len(both) == 1 else ("list", *both)
     if tree[0] in ("list", "set"):
         items = [_normal(item) for entry in tree[1:] for item in signs.both(entry)]
         flat = []
@@ -83,7 +84,8 @@ def _normal_relation(tree: tuple) -> tuple:
     if set(operators) == {"in"} and len(sides) == 2:
         return _normal(sides[1])
     if set(operators) <= {"<", ">", "<=", ">=", "!="}:
-        return _interval(operators, sides) or tree
+        bounds = _interval(operators, sides)
+        return tree if bounds is None else ("some", bounds)  # 1 < x < 3 is no pair of 1 and 3
     if set(operators) == {"="} and len(sides) > 2:
         # x = 2y = 6: a name and steps towards a value. The steps must agree with one another.
         head, rest = (sides[:1], sides[1:]) if _is_name(sides[0]) else ([], sides)
@@ -183,6 +185,9 @@ def _equal(a: tuple, b: tuple, deadline: float) -> bool:
         first, second = realsets.read(a, deadline), realsets.read(b, deadline)
         if first is not None and second is not None:
             return realsets.equal(first, second)
+        a, b = (t[1] if t[0] in ("some", "union") and len(t) == 2 else t for t in (a, b))
+        if {a[0], b[0]} & {"list", "set"}:
+            return False
     kinds = {a[0], b[0]}
     if kinds == {"rel"}:
         return _relations_equal(a, b, deadline)
@@ -228,7 +233,7 @@ def _matched(a: tuple, b: tuple) -> tuple[tuple, tuple]:
     return a, b
 
 
-def _names(tree: tuple) -> list[str] | None:
+def _names(tree: tuple) -> list[str | None] | None:
     """Names of a list whose entries are "x = 1" (or, behind a first "x = 1", bare values)."""
     if tree[0] not in ("list", "set") or tree[1][0] != "rel":
         return None

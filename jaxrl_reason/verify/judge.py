@@ -241,7 +241,7 @@ def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
     if labelled:
         return matches(gold, read(labelled[3]), deadline)
     unevaluated = answer.tree is not None and unfinished.operations(answer.tree) - {"pow"}
-    if unevaluated and not (gold.tree is not None and unfinished.operations(gold.tree)):
+    if unevaluated and (gold.tree is None or unfinished.is_finished(gold.tree)):
         return False
     if gold.tree is not None and gold.tree[0] == "pct" and answer.unit is None:
         # "28%" asks for a percentage; a bare 28 leaves its sign out, as units may be left out.

@@ -12,6 +12,12 @@ from jaxrl_reason.verify import sameness
 LITERAL = frozenset(("num", "neg", "div", "pow", "pct", "add", "mul", "fact", "binom"))
 
 
+def is_finished(gold: tuple) -> bool:
+    """Whether a gold answer is a rational number with nothing left to do."""
+    found = operations(gold)
+    return not found and not any(n[0] in ("root", "const", "func") for n in sameness.nodes(gold))
+
+
 def operations(tree: tuple) -> frozenset[str]:
     """Operations left to do: sums and products of plain numbers, factorials, constant functions."""
     if tree[0] == "rel":

@@ -13,7 +13,8 @@ _TEXT = r"\\(?:text|mathrm|mbox|textrm|textnormal|textbf|operatorname)\s*\{([^{}
 # What may stand before "=" and asks for nothing to be solved: words, a + b, |AB|, an integral.
 _NAME = re.compile(
     rf"(?:{_TEXT}\s*(?:_\s*\{{[^{{}}=]*\}}|_\s*\w)?\s*(?:\([^()=]*\))?"
-    r"|[a-z](?:\s*\+\s*[a-z]){1,4}"
+    r"|[a-z](?:\s*\+?\s*[a-z]){1,4}"
+    r"|[A-Z]{2}(?:\s*[+-]\s*[A-Z]{2}){1,3}|[a-zA-Z]\([^()=]*\)|(?:\\#|#)\s*[A-Z]"
     r"|\|\s*[A-Z]{2}\s*\||m?\s*\\angle\s*[A-Z]{1,3}|\\triangle\s*[A-Z]{3}|\[[A-Z]{3,6}\]"
     r"|\\(?:lim|int|sum|prod|det|min|max)(?![a-z])[^=]*(?:=[^=]*)?"
     r")"
