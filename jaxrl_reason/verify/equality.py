@@ -20,6 +20,7 @@ MAX_ITEMS = 64
 MAX_SIGNS = 4  # of plus-minus in one answer
 
 _CONTAINERS = tuple("list set seq matrix union minus some ratio rel based empty".split())
+_DIFFERENTIALS = [("var", "d"), ("var", "partial")]
 _NAMES = [("var", f) for f in "fghFGH"]
 _INVERSES = [("pow", ("var", f), ("neg", ("num", Fraction(1)))) for f in "fgh"]  # f^{-1}(x)
 _FUNCTIONS = _NAMES + _INVERSES
@@ -124,8 +125,9 @@ def _is_name(tree: tuple) -> bool:
         if tree[1] in _INVERSES:
             return tree[2][0] == "var"
         return tree[1][0] == "var" and tree[2][0] in ("var", "num", "seq", "mul", "const")
-    if tree[0] == "div":  # m/n = 5/9
-        return tree[1][0] == tree[2][0] == "var"
+    if tree[0] == "div":  # m/n = 5/9, dy/dx = 2x
+        parts = [n[2] if n[0] == "mul" and n[1] in _DIFFERENTIALS else n for n in tree[1:]]
+        return parts[0][0] == parts[1][0] == "var"
     return tree[0] == "func" and len(tree) > 2 and all(n[0] == "var" for n in tree[2:])
 
 

@@ -101,7 +101,8 @@ def clean(text: str) -> str:
             text, count = _FONT.subn(r"{\1}", text)
             if not count:
                 break
-        text = re.sub(r"\\[dtc]frac", r"\\frac", text)
+        text = re.sub(r"\\(?:[dtcs]|nice|flat)frac(?![a-z])", r"\\frac", text)
+        text = re.sub(r"(\\\\)\[[0-9.]+(?:pt|em|ex|mm)\]", r"\1", text).replace("^{}", "")
         text = _MATHS.sub("", text)
     else:
         text = text.replace("$$", "")

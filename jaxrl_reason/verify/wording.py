@@ -40,12 +40,15 @@ def value_named(text: str) -> str | None:
     """
     if len(text) > MAX_CHARS:
         return None
-    head, equals, tail = text.rpartition("=")
-    if equals and tail.strip():
+    for head, equals, tail in (text.partition("="), text.rpartition("=")):
+        if not (equals and tail.strip()):
+            break
         match = _NAME.fullmatch(head.strip())
-        if match and not _DOUBT.search(match[1] or ""):
+        balanced = head.count("{") == head.count("}")
+        if match and balanced and not _DOUBT.search(match[1] or ""):
             letters = re.findall(r"[a-z]", head) if "\\" not in head else []
-            return tail.strip() if len(set(letters)) == len(letters) else None
+            if len(set(letters)) == len(letters):
+                return tail.strip()
     match = _LABEL.match(text)
     if match and (_ANSWER.fullmatch(match[1]) or match[1].strip().endswith(":") or match[2]):
         if not _DOUBT.search(match[1]):
