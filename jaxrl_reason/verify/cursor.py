@@ -19,6 +19,7 @@ class Cursor:
         self.at = 0
         self.depth = 0
         self.bars = 0
+        self.open = 0  # square brackets that may end backwards
 
     def here(self, ahead: int = 0) -> Token | None:
         place = self.at + ahead
@@ -54,6 +55,32 @@ class Cursor:
                 parts.append(token.text.strip())
         return "".join(parts)
 
+    def relation_follows(self) -> bool:
+        """Whether what stands behind the next token is a relation, as in "x < 1 or x > 3"."""
+        depth = 0
+        for token in self.tokens[self.at + 1 :]:
+            depth += (token.text in "([{") - (token.text in ")]}")
+            if depth < 0 or depth == 0 and token.text in (",", ";", "cup", "U"):
+                return False
+            if depth == 0 and token.kind != "text" and token.text in vocabulary.RELATIONS:
+                return True
+        return False
+
+    def closes_backwards(self) -> bool:
+        """Whether the next "[" ends an interval, as in ]2, 5[, since nothing in it follows."""
+        token = self.here(1)
+        return self.open and (
+            token is None
+            or token.text in (")", "]", "}", ",", ";", "cup", "cap", "U", "setminus")
+            or token.kind == "text"
+        )
+
+    def at_zero(self) -> bool:
+        """Whether "(0)" follows."""
+        token = self.here(1)
+        zero = token is not None and token.value == 0 and token.kind == "num"
+        return zero and self.sees("(") and self.sees(")", ahead=2)
+
     def number(self, token: Token) -> tuple:
         whole = token.text.isdecimal()
         if "." in token.text and self.sees("overline", "bar", "dot"):
@@ -62,8 +89,11 @@ class Cursor:
         if whole and self.sees("_"):
             self.take()
             base = self.flat()
+            base = vocabulary.NUMBERS.get(base.lower(), base)
             if not base.isdecimal() or len(base) > 2 or not 2 <= int(base) <= 36:
                 raise Unreadable(f"a number to the base {base[:20]!r}")
+            if base == "10":
+                return ("num", token.value)
             return ("based", token.text.lstrip("0") or "0", base)
         part = self._fraction_part() if whole else None
         return ("num", token.value + part) if part is not None else ("num", token.value)

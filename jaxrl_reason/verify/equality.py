@@ -10,18 +10,20 @@ matrices entry by entry; equations up to a constant factor; inequalities as the 
 from __future__ import annotations
 
 import itertools
-import random
 from fractions import Fraction
 
-from jaxrl_reason.verify import numeric, values
+from jaxrl_reason.verify import numeric, realsets, sameness, signs, values
 from jaxrl_reason.verify.lexer import Unreadable
+from jaxrl_reason.verify.sameness import variables
 
-_NUM_POINTS = 4  # where expressions with variables are compared
-_MIN_POINTS = 2  # of these must be defined
 MAX_ITEMS = 64
 MAX_SIGNS = 4  # of plus-minus in one answer
 
-_CONTAINERS = ("list", "set", "seq", "matrix", "union", "minus", "ratio", "rel", "based", "empty")
+_CONTAINERS = tuple("list set seq matrix union minus some ratio rel based empty".split())
+_DIFFERENTIALS = [("var", "d"), ("var", "partial")]
+_NAMES = [("var", f) for f in "fghFGH"]
+_INVERSES = [("pow", ("var", f), ("neg", ("num", Fraction(1)))) for f in "fgh"]  # f^{-1}(x)
+_FUNCTIONS = _NAMES + _INVERSES
 _INFINITE = ("inf",)
 
 
@@ -49,65 +51,26 @@ def equal(gold: tuple, answer: tuple, deadline: float) -> bool:
 def _normal(tree: tuple) -> tuple:
     """Plus-minus written out, inequalities as intervals, names before "=" taken off both sides."""
     if tree[0] == "rel":
-        return _normal_relation(tree)
+        both = signs.both(tree)
+        return _normal_relation(tree) if len(both) == 1 else ("list", *both)
     if tree[0] in ("list", "set"):
-        items = [_normal(item) for item in tree[1:]]
+        items = [_normal(item) for entry in tree[1:] for item in signs.both(entry)]
         flat = []
         for item in items:
             flat += item[1:] if item[0] == "list" else [item]
-        if tree[0] == "list" and all(
-            item[0] == "rel" and found[0] == "seq"
-            for item, found in zip(tree[1:], items, strict=True)
-        ):
-            return ("union", *items)  # x < 3 or x > 5
+        if tree[0] == "list" and len(bounded := _bounds(tree)) == 1:
+            return ("some", *bounded.popitem()[1])  # x < 3 or x > 5
         if len(flat) > MAX_ITEMS:
             raise Unreadable(f"over {MAX_ITEMS} entries")
         return (tree[0], *flat)
     if tree[0] in _CONTAINERS:
         return tree
-    signs = _written_out(tree)
-    return signs[0] if len(signs) == 1 else ("list", *signs)
-
-
-def _written_out(tree: tuple) -> list[tuple]:
-    """Both readings of an expression with plus-minus: all upper signs, all lower signs."""
-    if not _contains(tree, ("pm", "mp")):
-        return [tree]
-
-    def take(node: tuple, upper: bool) -> tuple:
-        if not isinstance(node, tuple) or not node or isinstance(node[0], tuple):
-            return node
-        children = tuple(take(n, upper) if isinstance(n, tuple) else n for n in node[1:])
-        if node[0] in ("pm", "mp"):
-            plus = (node[0] == "pm") == upper
-            return ("add", children[0], children[1] if plus else ("neg", children[1]))
-        return (node[0], *children)
-
-    return [take(tree, True), take(tree, False)]
-
-
-def _contains(tree: tuple, kinds: tuple[str, ...]) -> bool:
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if node[0] in kinds:
-            return True
-        stack += [n for n in node[1:] if isinstance(n, tuple) and n and isinstance(n[0], str)]
-    return False
-
-
-def variables(tree: tuple) -> set[str]:
-    """Names of the variables in a tree."""
-    found, stack = set(), [tree]
-    while stack:
-        node = stack.pop()
-        if node[0] == "var":
-            found.add(node[1])
-        elif node[0] == "rel":
-            stack += node[2:]
-        elif node[0] != "based":
-            stack += [n for n in node[1:] if isinstance(n, tuple)]
-    return found
+    if tree[0] == "mul" and tree[2][0] == "seq" and tree[1][0] == "var" and tree[1][1].isupper():
+        return tree[2]  # the point A(1, 2)
+    if tree[0] == "mul" and tree[2][0] == "matrix":
+        return (*tree[2][:2], *(("mul", tree[1], entry) for entry in tree[2][2:]))
+    readings = signs.written_out(tree)
+    return readings[0] if len(readings) == 1 else ("list", *readings)
 
 
 def _normal_relation(tree: tuple) -> tuple:
@@ -122,7 +85,8 @@ def _normal_relation(tree: tuple) -> tuple:
     if set(operators) == {"in"} and len(sides) == 2:
         return _normal(sides[1])
     if set(operators) <= {"<", ">", "<=", ">=", "!="}:
-        return _interval(operators, sides) or tree
+        bounds = _interval(operators, sides)
+        return tree if bounds is None else ("some", bounds)  # 1 < x < 3 is no pair of 1 and 3
     if set(operators) == {"="} and len(sides) > 2:
         # x = 2y = 6: a name and steps towards a value. The steps must agree with one another.
         head, rest = (sides[:1], sides[1:]) if _is_name(sides[0]) else ([], sides)
@@ -133,6 +97,24 @@ def _normal_relation(tree: tuple) -> tuple:
     return tree
 
 
+def _bounds(tree: tuple) -> dict[str, list[tuple]]:
+    """Sets that the entries of a list say of each variable; empty: not all of them say one."""
+    found: dict[str, list[tuple]] = {}
+    unequal = None
+    for item in tree[1:]:
+        if unequal and item[0] != "rel":
+            item = ("rel", ("!=",), unequal, item)  # x != 2, 3
+        if item[0] != "rel":
+            return {}
+        names = [side for side in item[2:] if side[0] == "var" and side != realsets.REALS]
+        said = _normal(item)
+        if len(names) != 1 or not (said[0] == "seq" or realsets.is_set(said)):
+            return {}
+        unequal = names[0] if item[1] == ("!=",) else None
+        found.setdefault(names[0][1], []).append(said)
+    return found
+
+
 def _is_name(tree: tuple) -> bool:
     """A variable, or a function of variables: what may stand before "=" as a mere name."""
     if tree[0] == "var":
@@ -140,7 +122,12 @@ def _is_name(tree: tuple) -> bool:
     if tree[0] == "seq":
         return all(n[0] == "var" for n in tree[3:])
     if tree[0] == "mul":
+        if tree[1] in _INVERSES:
+            return tree[2][0] == "var"
         return tree[1][0] == "var" and tree[2][0] in ("var", "num", "seq", "mul", "const")
+    if tree[0] == "div":  # m/n = 5/9, dy/dx = 2x
+        parts = [n[2] if n[0] == "mul" and n[1] in _DIFFERENTIALS else n for n in tree[1:]]
+        return parts[0][0] == parts[1][0] == "var"
     return tree[0] == "func" and len(tree) > 2 and all(n[0] == "var" for n in tree[2:])
 
 
@@ -152,14 +139,12 @@ def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
         (left, right), operator = sides, operators[0]
         if right[0] == "var" and not variables(left):
             left, right, operator = right, left, turned[operator]
+        if left[:2] == ("func", "abs") and not variables(right):
+            return _between(left[2], operator, right)
         if left[0] != "var" or variables(right):
             return None
         if operator == "!=":
-            return (
-                "union",
-                ("seq", "(", ")", minus_infinity, right),
-                ("seq", "(", ")", right, _INFINITE),
-            )
+            return ("minus", realsets.REALS, ("set", *signs.written_out(right)))
         if operator[0] == "<":
             return ("seq", "(", "]" if "=" in operator else ")", minus_infinity, right)
         return ("seq", "[" if "=" in operator else "(", ")", right, _INFINITE)
@@ -173,10 +158,38 @@ def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
     return None
 
 
+def _between(inside: tuple, operator: str, bound: tuple) -> tuple | None:
+    """|x - 3| < 5 as an interval, |x - 3| > 5 as two; None where it is not linear in one name."""
+    names = variables(inside)
+    if len(names) != 1 or operator == "!=":
+        return None
+    at = [values.evaluate(inside, {n: Fraction(i) for n in names}, float("inf")) for i in range(3)]
+    if not all(isinstance(v, Fraction) for v in at) or at[2] - at[1] != at[1] - at[0] != 0:
+        return None
+    slope, start = abs(at[1] - at[0]), at[0] if at[1] > at[0] else -at[0]
+
+    def end(sign: int) -> tuple:
+        signed = bound if sign > 0 else ("neg", bound)
+        return ("div", ("add", signed, ("num", -start)), ("num", slope))
+
+    closed = "=" in operator
+    if operator[0] == "<":
+        return ("seq", "[" if closed else "(", "]" if closed else ")", end(-1), end(1))
+    below = ("seq", "(", "]" if closed else ")", ("neg", _INFINITE), end(-1))
+    return ("union", below, ("seq", "[" if closed else "(", ")", end(1), _INFINITE))
+
+
 def _equal(a: tuple, b: tuple, deadline: float) -> bool:
     if a == b:
         return True
     a, b = _matched(a, b)
+    if realsets.is_set(a) or realsets.is_set(b):
+        first, second = realsets.read(a, deadline), realsets.read(b, deadline)
+        if first is not None and second is not None:
+            return realsets.equal(first, second)
+        a, b = (t[1] if t[0] in ("some", "union") and len(t) == 2 else t for t in (a, b))
+        if {a[0], b[0]} & {"list", "set"}:
+            return False
     kinds = {a[0], b[0]}
     if kinds == {"rel"}:
         return _relations_equal(a, b, deadline)
@@ -188,7 +201,7 @@ def _equal(a: tuple, b: tuple, deadline: float) -> bool:
         return _sequences_equal(a, b, deadline)
     if kinds == {"ratio"}:
         return _ratios_equal(a[1:], b[1:], deadline)
-    if kinds == {"union"}:
+    if kinds <= {"union", "some"}:
         return _sets_equal(a[1:], b[1:], deadline)
     if kinds == {"minus"}:
         return all(_equal(x, y, deadline) for x, y in zip(a[1:], b[1:], strict=True))
@@ -202,7 +215,7 @@ def _equal(a: tuple, b: tuple, deadline: float) -> bool:
         return _equal(a, b[1], deadline)
     if kinds & set(_CONTAINERS):
         return False
-    return _expressions_equal(a, b, deadline)
+    return sameness.expressions_equal(a, b, deadline)
 
 
 def _matched(a: tuple, b: tuple) -> tuple[tuple, tuple]:
@@ -222,7 +235,7 @@ def _matched(a: tuple, b: tuple) -> tuple[tuple, tuple]:
     return a, b
 
 
-def _names(tree: tuple) -> list[str] | None:
+def _names(tree: tuple) -> list[str | None] | None:
     """Names of a list whose entries are "x = 1" (or, behind a first "x = 1", bare values)."""
     if tree[0] not in ("list", "set") or tree[1][0] != "rel":
         return None
@@ -261,29 +274,57 @@ def _unnamed(tree: tuple) -> tuple:
 
 
 def _relations_equal(a: tuple, b: tuple, deadline: float) -> bool:
+    a, b = _ascending(a), _ascending(b)
     if a[1] != b[1] or len(a) != len(b):
         return False
     if all(_equal(x, y, deadline) for x, y in zip(a[2:], b[2:], strict=True)):
         return True
-    if a[1] != ("=",) or variables(a) != variables(b):
+    if a[1] == ("=",) and len(a) == 4 and {a[2], b[2]} & {("var", "y")}:
+        given = b[2] if a[2] == ("var", "y") else a[2]  # y = x^2 and f(x) = x^2
+        if given[0] == "mul" and given[2] == ("var", "x") and given[1] in _FUNCTIONS:
+            return _equal(a[3], b[3], deadline)
+    if a[1] not in (("=",), ("<",), ("<=",)) or variables(a) != variables(b):
         return False
     if any(side[0] in _CONTAINERS for side in (*a[2:], *b[2:])):
         return False
-    # Equations: left minus right, up to one constant factor.
-    first, second = (("add", t[2], ("neg", t[3])) for t in (a, b))
+    # Equations: left minus right, up to one constant factor; as they stand, or without fractions.
+    plain = [("add", t[2], ("neg", t[3])) for t in (a, b)]
+    factor = _proportional(*plain, deadline)
+    if factor is not None or a[1] != ("=",):
+        return factor is not None and (a[1] == ("=",) or _is_positive(factor))
+    cleared = [sameness.without_fractions(*t[2:]) for t in (a, b)]
+    return (
+        None not in cleared and cleared != plain and _proportional(*cleared, deadline) is not None
+    )
+
+
+def _ascending(tree: tuple) -> tuple:
+    turned = {">": "<", ">=": "<="}
+    if len(tree[1]) == 1 and tree[1][0] in turned:
+        return ("rel", (turned[tree[1][0]],), tree[3], tree[2])
+    return tree
+
+
+def _is_positive(value: numeric.Value) -> bool:
+    return value > 0 if isinstance(value, Fraction) else not value.im and value.re > 0
+
+
+def _proportional(first: tuple, second: tuple, deadline: float) -> numeric.Value | None:
+    """The constant by which two expressions differ; None: they differ by more."""
     ratios = []
-    for point in points(variables(a)):
+    for point in sameness.points(variables(first)):
         try:
             x = values.evaluate(first, point, deadline)
             y = values.evaluate(second, point, deadline)
         except Unreadable:
             continue
         if numeric.is_zero(x) or numeric.is_zero(y):
-            return False
+            return None
         ratios.append(
             values.evaluate(("div", _leaf(x, 0), _leaf(y, 1)), {"0": x, "1": y}, deadline)
         )
-    return len(ratios) >= _MIN_POINTS and all(numeric.same(ratios[0], r) for r in ratios)
+    same = len(ratios) >= sameness.MIN_POINTS and all(numeric.same(ratios[0], r) for r in ratios)
+    return ratios[0] if same else None
 
 
 def _leaf(value: numeric.Value, name: int) -> tuple:
@@ -316,7 +357,7 @@ def _ratios_equal(a: tuple, b: tuple, deadline: float) -> bool:
     products = (
         (("mul", a[0], b[i]), ("mul", a[i], b[0])) for i in range(1, len(a))
     )  # a0 : ai = b0 : bi
-    return all(_expressions_equal(x, y, deadline) for x, y in products)
+    return all(sameness.expressions_equal(x, y, deadline) for x, y in products)
 
 
 def _as_matrix(tree: tuple) -> tuple | None:
@@ -331,49 +372,3 @@ def _as_matrix(tree: tuple) -> tuple | None:
     if tree[0] == "seq" and tree[1:3] == ("(", ")"):
         return ("matrix", 1, *rows)
     return None
-
-
-def _expressions_equal(a: tuple, b: tuple, deadline: float) -> bool:
-    infinite = [_sign_of_infinity(t) for t in (a, b)]
-    if any(infinite):
-        return infinite[0] == infinite[1]
-    names = variables(a) | variables(b)
-    if not names:
-        return numeric.same(values.evaluate(a, {}, deadline), values.evaluate(b, {}, deadline))
-    agreed = 0
-    for point in points(names):
-        found = []
-        for tree in (a, b):
-            try:
-                found.append(values.evaluate(tree, point, deadline))
-            except Unreadable:
-                found.append(None)
-        if (found[0] is None) != (found[1] is None):
-            return False
-        if found[0] is not None:
-            if not numeric.same(*found):
-                return False
-            agreed += 1
-    return agreed >= _MIN_POINTS
-
-
-def _sign_of_infinity(tree: tuple) -> int:
-    if tree == _INFINITE:
-        return 1
-    if tree[0] == "neg":
-        return -_sign_of_infinity(tree[1])
-    return 0
-
-
-def points(names: set[str]) -> list[dict[str, Fraction]]:
-    """Fixed random values for variables: all positive, all negative, then of both signs."""
-    found = []
-    for i in range(_NUM_POINTS):
-        point = {}
-        for name in sorted(names):
-            draw = random.Random(f"{i} {name}")
-            size = Fraction(draw.randint(1_000_003, 9_000_003), 2_097_143)
-            negative = i == 1 or i > 1 and draw.random() < 0.5
-            point[name] = -size if negative else size
-        found.append(point)
-    return found

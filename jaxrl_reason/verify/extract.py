@@ -29,7 +29,8 @@ def final_answer(completion: str) -> str | None:
     r"""The text in the place of the final answer, whatever it says; None without such a place.
 
     The place is the last `\boxed{...}`; boxes joined by nothing but a comma, "and" or "or" are one
-    list. Without a box: the line after the last "####"; without that: the sentence after the last
+    list. What stands behind "</think>" goes before the thoughts, and <answer>...</answer> before
+    boxes elsewhere. Without a box: the line after the last "####"; without that: the sentence after the last
     "answer is" or "answer:". A last box that never closes is no answer, and earlier ones were not
     final.
 
@@ -45,6 +46,13 @@ def final_answer(completion: str) -> str | None:
     """
     if len(completion) > MAX_CHARS:
         return None
+    if "</think>" in completion:
+        behind = completion[completion.rfind("</think>") + 8 :]
+        if has_place(behind) or "answer" in behind.lower():
+            completion = behind
+    start = completion.rfind("<answer>")
+    if start != -1 and "\\boxed" not in completion[start:]:
+        return _tagged(completion[start + 8 :])
     if "\\boxed" in completion or "\\fbox" in completion or "\\framebox" in completion:
         return _last_boxes(completion)
     start = completion.rfind("####")
@@ -62,9 +70,18 @@ def final_answer(completion: str) -> str | None:
     return None
 
 
+def _tagged(text: str) -> str | None:
+    """What stands between <answer> and </answer>, or behind "answer is" in there."""
+    end = text.find("</answer>")
+    inner = text[:end].strip() if 0 <= end <= MAX_ANSWER_CHARS else ""
+    if not inner or "<answer>" in inner:
+        return None
+    return final_answer(inner) if "answer" in inner.lower() or "####" in inner else inner
+
+
 def has_place(completion: str) -> bool:
     """Whether the text names a place for its answer, readable or not."""
-    return "####" in completion or any(
+    return any(mark in completion for mark in ("####", "<answer>")) or any(
         mark in completion for mark in ("\\boxed", "\\fbox", "\\framebox")
     )
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 from fractions import Fraction
 
-from jaxrl_reason.verify import cursor, lexer, vocabulary
+from jaxrl_reason.verify import enclosed, lexer, vocabulary
 from jaxrl_reason.verify.lexer import Token, Unreadable
 
 MAX_DEPTH = 20  # of brackets, fractions, exponents
@@ -54,22 +54,28 @@ def _height(tree: tuple) -> int:
     return height
 
 
-class _Parser(cursor.Cursor):
+class _Parser(enclosed.Enclosed):
     """One method for each level of precedence, loosest first."""
 
     def items(self) -> tuple:
         found = [self.relation()]
         while True:
             separated = False
-            while self.sees(",", ";") or self.sees(
-                "lor", "land", "and", "or", kinds=("cmd", "text")
+            while (
+                self.sees(",", ";")
+                or self.sees("lor", "land", "and", "or", kinds=("cmd", "text"))
+                or self.sees("cup", "vee", "wedge")  # x < 1 \cup x > 3
             ):
                 self.take()
                 separated = True
             if not separated:
                 break
             found.append(self.relation())
-        return found[0] if len(found) == 1 else ("list", *found)
+        tree = found[0] if len(found) == 1 else ("list", *found)
+        if self.sees("over", "choose"):
+            infix = self.take().text
+            return ("div" if infix == "over" else "binom", tree, self.items())
+        return tree
 
     def relation(self) -> tuple:
         sides, operators = [self.ratio()], []
@@ -83,7 +89,9 @@ class _Parser(cursor.Cursor):
 
     def ratio(self) -> tuple:
         terms = [self.union()]
-        while self.sees(":"):
+        while self.sees(":") or self.sees("to", kinds=("text",)):
+            if self.bars and terms[0][0] in ("var", "seq"):
+                break  # {x : x > 0}
             self.take()
             if self.sees("="):  # :=
                 self.at -= 1
@@ -96,6 +104,8 @@ class _Parser(cursor.Cursor):
     def union(self) -> tuple:
         sets = [self.sum()]
         while self.sees("cup") or self.sees("U", kinds=("word",)):
+            if self.relation_follows():
+                break
             self.take()
             sets.append(self.sum())
         if self.sees("setminus", "backslash"):
@@ -111,7 +121,9 @@ class _Parser(cursor.Cursor):
         while self.sees("+", "-", "pm", "mp"):
             operator = self.take().text
             right = self.product()
-            if operator in "+-":
+            if operator == "-" and right[0] in ("set", "empty"):
+                tree = ("minus", tree, right)
+            elif operator in "+-":
                 tree = ("add", tree, right if operator == "+" else ("neg", right))
             else:
                 tree = (operator, tree, right)
@@ -140,6 +152,8 @@ class _Parser(cursor.Cursor):
         if token.kind == "word":
             return not (token.text == "U" and self.sees("(", "[", "{", ahead=1))
         if token.kind == "op":
+            if token.text == "[" and self.closes_backwards():
+                return False
             return token.text in ("(", "{", "[") or token.text == "|" and not self.bars
         return token.text in vocabulary.PRIMARY_COMMANDS
 
@@ -171,6 +185,9 @@ class _Parser(cursor.Cursor):
             elif self.sees("^", "**"):
                 self.take()
                 base = self._raised(base)
+            elif base[0] == "var" and self.at_zero():
+                self.at += 3
+                base = ("var", f"{base[1]}(0)")  # a starting value, not I times 0
             else:
                 return base
 
@@ -264,33 +281,6 @@ class _Parser(cursor.Cursor):
             return functools.reduce(lambda a, b: ("mul", a, b), letters)
         return ("var", word)
 
-    def _bracket(self, opener: str) -> tuple:
-        if self.sees(")", "]"):
-            raise Unreadable("empty brackets")
-        tree = self.items()
-        closer = self.expect(*vocabulary.CLOSERS[opener]).text
-        if tree[0] != "list":
-            if (opener, closer) in (("(", ")"), ("[", "]")):
-                return tree
-            raise Unreadable("one entry between brackets of two kinds")
-        return ("seq", opener, closer, *tree[1:])
-
-    def _set(self) -> tuple:
-        if self.sees("}", "rbrace"):
-            self.take()
-            return ("empty",)
-        bars, self.bars = self.bars, 1  # a bar in a set parts name and condition
-        tree = self.items()
-        if self.sees("|", "mid", ":"):
-            self.take()
-            tree = self.items()  # {x | x > 0} is the same as x > 0
-            self.expect("}", "rbrace")
-            self.bars = bars
-            return tree
-        self.bars = bars
-        self.expect("}", "rbrace")
-        return ("set", *(tree[1:] if tree[0] == "list" else (tree,)))
-
     def _command(self, name: str) -> tuple:
         if name in vocabulary.INFINITE:
             return ("inf",)
@@ -324,68 +314,3 @@ class _Parser(cursor.Cursor):
         if name in vocabulary.LETTERS:
             return ("var", name)
         raise Unreadable(f"the command {name!r}")
-
-    def _fenced(self, name: str) -> tuple:
-        tree = self.items()
-        self.expect("r" + name[1:])
-        if name == "langle":
-            return ("seq", "(", ")", *(tree[1:] if tree[0] == "list" else (tree,)))
-        return ("func", {"lfloor": "floor", "lceil": "ceil", "lvert": "abs"}[name], tree)
-
-    def _call(self, name: str) -> tuple:
-        exponent = base = None
-        if name == "log" and self.sees("_"):
-            self.take()
-            base = self._argument()
-        if self.sees("^"):
-            self.take()
-            exponent = self._argument()
-            if exponent == ("neg", ("num", Fraction(1))) and name in vocabulary.INVERSES:
-                name, exponent = vocabulary.INVERSES[name], None
-        if self.sees("(", "{"):
-            opener = self.take().text
-            inner = self.items()
-            self.expect(")" if opener == "(" else "}")
-            arguments = inner[1:] if inner[0] == "list" else (inner,)
-        else:
-            arguments = (self._bare_argument(),)
-        if base is not None:
-            name, arguments = "log_base", (base, *arguments)
-        tree = ("func", name, *arguments)
-        return tree if exponent is None else ("pow", tree, exponent)
-
-    def _bare_argument(self) -> tuple:
-        tree = self.signed()
-        while (token := self.here()) and (
-            token.kind in ("num", "word")
-            or token.kind == "cmd"
-            and token.text in vocabulary.LETTERS | {"pi"}
-        ):
-            tree = ("mul", tree, self.power())
-        if self.sees("/") and self.here(1) and self.here(1).kind == "num":
-            self.take()
-            tree = ("div", tree, self.power())  # \sin \pi/3
-        return tree
-
-    def _matrix(self) -> tuple:
-        self.expect("{")
-        kind = self.take().text
-        self.expect("}")
-        if kind not in ("pmatrix", "bmatrix", "matrix", "array", "Bmatrix", "smallmatrix"):
-            raise Unreadable(f"the environment {kind!r}")
-        if kind == "array":
-            self.flat()
-        rows: list[list[tuple]] = [[]]
-        while not self.sees("end"):
-            rows[-1].append(self.sum())
-            if self.sees("\\"):
-                self.take()
-                if not self.sees("end"):
-                    rows.append([])
-            elif not self.sees("end"):
-                self.expect("&")
-        for _ in range(4):  # \end { kind }
-            self.take()
-        if len({len(row) for row in rows}) != 1:
-            raise Unreadable("rows of different lengths")
-        return ("matrix", len(rows[0]), *(entry for row in rows for entry in row))

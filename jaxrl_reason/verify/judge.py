@@ -5,10 +5,13 @@ Host side. Reads: nothing. Writes: nothing.
 What worker processes load (`verify.pool`), so nothing here may import jax.
 
 Conventions, where graders differ: rational values are compared exactly (0.333 is not 1/3, 3.14159
-is not pi); 50% is 1/2 and not 50 (but a
-gold 50% takes a bare 50 too); a unit may be missing on one side, but where both sides have one
-they must agree, converted exactly; 12_5 equals 12_5 alone; 6-1, 5! or sin(30) is no final answer
-unless the gold answer itself is left like that; of "x = 5" the value counts, of "4 = 5" nothing.
+is not pi); 50% is 1/2 and not 50 (but a gold 50% takes a bare 50 too); a unit may be missing on
+one side, but where both sides have one they must agree, converted exactly; 12_5 equals 12_5 alone;
+6-1, 5! or sin(30) is no final answer unless the gold answer itself is left like that; of "x = 5"
+the value counts, of "4 = 5" nothing.
+Sets of reals are one however they are written; x > 1, x < 5 means both and x < 1, x > 5 either.
+Quantities of a formula of several letters are positive: sqrt(a^2 b) is a sqrt(b), but sqrt(x^2) is
+not x. I(0) is a name and not zero. A constant of integration may be called c or C.
 """
 
 from __future__ import annotations
@@ -19,7 +22,18 @@ import time
 from fractions import Fraction
 from typing import NamedTuple
 
-from jaxrl_reason.verify import equality, extract, grammar, lexer, units, values
+from jaxrl_reason.verify import (
+    equality,
+    extract,
+    grammar,
+    lexer,
+    sameness,
+    unfinished,
+    units,
+    values,
+    vocabulary,
+    wording,
+)
 from jaxrl_reason.verify.lexer import MAX_DIGITS, Unreadable
 
 MAX_BARE_CHARS = 300  # longest completion that may be nothing but its answer
@@ -28,11 +42,15 @@ _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = re.compile(rf"([+-]?)(?:\\?\$)?({_WHOLE}(?:\.[0-9]+)?|\.[0-9]+)")
 _FRACTION = re.compile(r"([+-]?)(?:([0-9]+)/([0-9]+)|\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\})")
 _LETTER = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?(?:([A-J])|\(\s*([A-Ja-j])\s*\)|([A-J])[).:])"
+    r"(?:(?i:option|choice|answer)\s+)?(?:([A-J])|\(\s*([A-Ja-j])\s*\)|([A-J])[).:])"
 )
-_LABELLED = re.compile(r"(?:\(([A-J])\)|([A-J])[).:])[\s:.]*(\S.*)", re.S)
+_LABELLED = re.compile(
+    r"(?:\(([A-J])\)|([A-J])[).:])[\s:.]*(?!(?:or|and|not)\b|[,;/&]|\(?[A-J]\))(\S.*)", re.S
+)
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]")
+_HOUR = re.compile(r"\d{1,2}:0\d")  # 12:05, which as a ratio would be 12:5
 _WORDS = re.compile(r"[^\W\d_][^\W\d_'\-.\s,()&]*(?:[\s'\-.,()&]+[^\W\d_]+)*[.\s)]*")
+_WORDS_AND_NUMBERS = re.compile(r"[A-Za-z]{3,}(?:[ ,.:#-]{1,3}(?:[A-Za-z]+|[0-9]+))+")  # March 14
 _WRAP = re.compile(
     r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|textbf|textit|rm|mathbf)\s*\{([^{}]*)\}"
 )
@@ -160,7 +178,7 @@ def read(text: str) -> Answer:
         return _number_read(cleaned, value)
     if not cleaned:
         return Answer("")
-    plain = " ".join(_WRAP.sub(r" \1 ", cleaned).replace("{", " ").replace("}", " ").split())
+    plain = " ".join(_plain(cleaned).replace("{", " ").replace("}", " ").split())
     letter = _LETTER.fullmatch(plain)
     labelled = None if letter else _LABELLED.fullmatch(plain)
     words = _WORDS.fullmatch(plain) if len(plain) <= 200 else None
@@ -172,6 +190,18 @@ def read(text: str) -> Answer:
         if tree is None:
             tree, unit, whole = whole, None, None
     found = letter or labelled
+    tree = vocabulary.based(cleaned) or tree
+    if tree is None and (amount := units.compound(cleaned)):
+        tree, unit = ("num", amount[0]), amount[1]
+    if not (tree or words or found):
+        bare = wording.without_comment(cleaned)
+        if bare is not None:
+            return read(bare)
+        named = wording.value_named(cleaned)
+        tree = None if named is None else _parsed(named)  # `matches` reads the rest of it
+    if tree is None:
+        tree = vocabulary.said(_plain_words(plain)) if words else None
+        words = words or (_WORDS_AND_NUMBERS.fullmatch(plain) if len(plain) <= 200 else None)
     return Answer(
         cleaned,
         tree=tree,
@@ -201,11 +231,17 @@ def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
         return True
     if gold.tree is None and gold.value is None:
         return False
-    labelled = _LABELLED.fullmatch(" ".join(_WRAP.sub(r" \1 ", answer.text).split()))
+    letters = wording.chosen(_plain(gold.text))
+    if letters and letters == wording.chosen(_plain(answer.text)):
+        return True
+    named = wording.value_named(answer.text)
+    if named is not None and (gold.value is not None or gold.tree[0] != "rel"):
+        return matches(gold, read(named), deadline)
+    labelled = _LABELLED.fullmatch(_plain(answer.text))
     if labelled:
         return matches(gold, read(labelled[3]), deadline)
-    unevaluated = answer.tree is not None and _operations(answer.tree) - {"pow"}
-    if unevaluated and not (gold.tree is not None and _operations(gold.tree)):
+    unevaluated = answer.tree is not None and unfinished.operations(answer.tree) - {"pow"}
+    if unevaluated and (gold.tree is None or unfinished.is_finished(gold.tree)):
         return False
     if gold.tree is not None and gold.tree[0] == "pct" and answer.unit is None:
         # "28%" asks for a percentage; a bare 28 leaves its sign out, as units may be left out.
@@ -219,6 +255,8 @@ def _quantities_match(gold: Answer, answer: Answer, deadline: float) -> bool:
     a, b = _tree(gold), _tree(answer)
     if a is None or b is None:
         return False
+    if a[0] == b[0] == "ratio" and (_is_clock(gold) or _is_clock(answer)):
+        return a == b and (gold.unit == answer.unit or None in (gold.unit, answer.unit))
     if gold.whole is not None or answer.whole is not None:
         # "2 m" may be two metres or two times m: equal if either reading agrees on both sides.
         first, second = gold.whole or a, answer.whole or b
@@ -235,6 +273,11 @@ def _quantities_match(gold: Answer, answer: Answer, deadline: float) -> bool:
         # One side leaves its unit out; a dozen is a number all the same.
         x, y = (u if not u.dimension else one for u in (x, y))
     return equality.equal(_times(a, x.factor), _times(b, y.factor), deadline)
+
+
+def _is_clock(answer: Answer) -> bool:
+    named = answer.unit is not None and answer.unit.dimension in ((("am", 1),), (("pm", 1),))
+    return named or _HOUR.fullmatch(answer.text) is not None
 
 
 def _times(tree: tuple, factor: Fraction) -> tuple:
@@ -259,11 +302,11 @@ def canonical(answer: Answer, deadline: float) -> str | None:
     if tree is not None and tree[0] == "rel" and tree[1] == ("=",) and tree[2][0] == "var":
         tree = tree[3]
     value = None
-    if tree is not None and not equality.variables(tree):
+    if tree is not None and not sameness.variables(tree):
         try:
             value = values.evaluate(tree, {}, deadline)
         except Unreadable:
-            if tree[0] in _LITERAL:
+            if tree[0] in unfinished.LITERAL:
                 return None
     if isinstance(value, Fraction) and max(map(int.bit_length, value.as_integer_ratio())) < 9999:
         if unit is None or unit.dimension == (("dollar", 1),):
@@ -310,51 +353,10 @@ def _parsed(text: str) -> tuple | None:
         return None
 
 
+def _plain(text: str) -> str:
+    return " ".join(_WRAP.sub(r" \1 ", text).split())
+
+
 def _plain_words(text: str) -> str:
-    words = re.findall(r"[^\W\d_]+", text.casefold())
+    words = re.findall(r"[^\W\d_]+|\d+", text.casefold())
     return " ".join(w for w in words if w not in ("the", "a", "an") or len(words) == 1)
-
-
-_LITERAL = frozenset(("num", "neg", "div", "pow", "pct", "add", "mul", "fact", "binom"))
-
-
-def _operations(tree: tuple) -> frozenset[str]:
-    """Operations left to do: sums and products of plain numbers, factorials, constant functions."""
-    if tree[0] == "rel":
-        return _operations(tree[-1]) if set(tree[1]) == {"="} else frozenset()
-    found, stack = set(), [tree]
-    while stack:
-        node = stack.pop()
-        children = [n for n in node[1:] if isinstance(n, tuple) and n and isinstance(n[0], str)]
-        stack += children
-        if node[0] in ("fact", "binom"):
-            found.add(node[0])
-        elif node[0] == "func" and not equality.variables(node):
-            found.add("func")
-        elif node[0] == "pow" and all(_literal(n) for n in children):
-            found.add("pow")  # no answer is refused for one, but a gold power is left undone too
-        elif node[0] in ("add", "mul") and all(_literal(n) for n in children):
-            if not (node[0] == "mul" and _power_of_ten(node[2])):
-                found.add(node[0])
-    return frozenset(found)
-
-
-def _literal(tree: tuple) -> bool:
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if node[0] not in _LITERAL:
-            return False
-        if node[0] == "pow" and not _whole_exponent(node[2]):
-            return False  # a radical, which has no shorter form
-        stack += [n for n in node[1:] if isinstance(n, tuple)]
-    return True
-
-
-def _whole_exponent(tree: tuple) -> bool:
-    tree = tree[1] if tree[0] == "neg" else tree
-    return tree[0] == "num" and tree[1].denominator == 1
-
-
-def _power_of_ten(tree: tuple) -> bool:
-    return tree[0] == "pow" and tree[1] == ("num", Fraction(10))

@@ -31,13 +31,24 @@ _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 # Layout that carries no meaning.
 _LAYOUT = re.compile(
     r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathstrut|hfill"
+    r"|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|boldmath|centering|(?:text)?color\s*\{[^{}]*\}"
     r"|phantom\{[^{}]*\}|rule\{[^{}]*\}\{[^{}]*\})(?![a-zA-Z])"
 )
-_SPACES = re.compile(r"(?<!\\)\\(?:[;:>! ]|quad|qquad|enspace|thinspace)(?![a-zA-Z])|~|&nbsp;")
-_FONT = re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathnormal|mathsf|mathcal)\s*\{([^{}]*)\}")
+_SPACES = re.compile(r"(?<!\\)\\(?:[;:>! ]|(?:quad|qquad|enspace|thinspace)(?![a-zA-Z]))|~|&nbsp;")
+_FONT = re.compile(
+    r"\\(?:mathbf|underline|underbar|boldsymbol|bm|mathit|mathnormal|mathsf|mathcal)\s*\{([^{}]*)\}"
+)
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\,|,\\!)\d{3})+(?![\d])")
 _COMMA_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _SPACE_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?: \d{3})+(?![\d]|\s*/)")
+_ALL_TEXT = re.compile(r"\\(?:text|mathrm|mbox|textrm|textnormal|textbf)\s*\{([^{}]*)\}")
+_NO_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[\s.]*\}")
+_TEXT_COMMA = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*,\s*(?:and|or)?\s*\}")
+_CLOCK = re.compile(
+    r"(?<![\d:])(\d{1,2})(?:(:\d\d)\s*|\s+|(?=\s*\\))(\\(?:text|mathrm)\{\s*)?"
+    r"([ap]\.\s?m\b\.?|[AP]\.\s?M\b\.?|[ap]m\b|[AP]M\b)(?!\^)(?(3)\s*\})"
+)
+_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))")  # 1.2 x 10^5
 _MODULE = re.compile(r"(?<![\w.])(?:np|numpy|math)\.(?=[a-z])")  # np.sqrt(2) is sqrt(2)
 _MATHS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")
 
@@ -81,6 +92,8 @@ def clean(text: str) -> str:
         text = _to_ascii_maths(text)
     if "\\" in text or "~" in text:
         text = _LAYOUT.sub("", text)
+        text = _NO_TEXT.sub(" ", text)
+        text = _TEXT_COMMA.sub(",", text)
         text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
         text = _SPACES.sub(" ", text)
         text = re.sub(r"(?<!\\)\\,", " ", text).replace(r"\$", "$")
@@ -88,16 +101,34 @@ def clean(text: str) -> str:
             text, count = _FONT.subn(r"{\1}", text)
             if not count:
                 break
-        text = re.sub(r"\\[dtc]frac", r"\\frac", text)
+        text = re.sub(r"\\(?:[dtcs]|nice|flat)frac(?![a-z])", r"\\frac", text)
+        text = re.sub(r"(\\\\)\[[0-9.]+(?:pt|em|ex|mm)\]", r"\1", text).replace("^{}", "")
         text = _MATHS.sub("", text)
     else:
         text = text.replace("$$", "")
         if "{,}" in text:
             text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+    if "m" in text or "M" in text:
+        text = _CLOCK.sub(lambda m: f"{m[1]}{m[2] or ':00'} {m[4][0].lower()}m", text)
+    if ")_" in text:
+        text = re.sub(r"\((\d{1,60})\)_", r"\1_", text)  # (1101)_2
+    if "10" in text:
+        text = _TIMES.sub(r"\\times ", text)
     if "." in text:
+        text = text.replace("{.}", ".")
         text = _MODULE.sub("", text)
     text = _unwrapped(text)
+    if text.startswith("\\") and (bare := _unworded(text)) != text:
+        text = _unwrapped(bare)
     return _without_separators(text)
+
+
+def _unworded(text: str) -> str:
+    """The text in \\text{...} where that is all there is, and digits are in it."""
+    match = _ALL_TEXT.fullmatch(text)
+    if match and any(c.isdigit() for c in match[1]):
+        return match[1].replace(r"\$", "$")
+    return text
 
 
 def _to_ascii_maths(text: str) -> str:

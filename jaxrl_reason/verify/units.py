@@ -59,6 +59,12 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
         ("w watt", 1000, {"gram": 1, "metre": 2, "second": -3}),
         ("kw kilowatt", 1_000_000, {"gram": 1, "metre": 2, "second": -3}),
         ("hz hertz", 1, {"second": -1}),
+        ("erg", "1/10000", {"gram": 1, "metre": 2, "second": -2}),
+        ("volt v", 1000, {"gram": 1, "metre": 2, "second": -3, "ampere": -1}),
+        ("coulomb c", 1, {"ampere": 1, "second": 1}),
+        ("pascal pa", 1000, {"gram": 1, "metre": -1, "second": -2}),
+        ("kpa kilopascal", 1_000_000, {"gram": 1, "metre": -1, "second": -2}),
+        ("dyne dyn", "1/100", {"gram": 1, "metre": 1, "second": -2}),
     ]  # fmt: skip
     for names, factor, dimension in derived:
         for name in names.split():
@@ -78,8 +84,11 @@ _NO_UNIT = frozenset(
 )
 
 _WRAP = re.compile(
-    r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|rm|textbf|textit)\s*\{([^{}]*)\}"
+    r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|rm|textbf|textit)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
+_NAMED = r"\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
+_QUOTIENT = re.compile(rf"\\frac\s*{_NAMED}\s*{_NAMED}")
+_ANGLE_OF = re.compile(r"(?<!arc)(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|(€|£|¥|₹))\s*(?=[\d.\\({-])")
 _DEGREE = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\(?:text|mathrm)\{)?([CF]?)\}?$")
 _WORDS = r"[A-Za-z°%²³µ$¢€£]"
@@ -87,6 +96,8 @@ _TAIL = re.compile(
     rf"(?:\s|(?<=[\d)}}\]!]))(?P<unit>{_WORDS}[A-Za-z.%²³\-']*(?:\s*(?:\^\s*\{{?-?[1-4]\}}?|[/*·]|\\cdot|\s)"
     rf"\s*(?:{_WORDS}[A-Za-z.\-']*)?)*)$"
 )
+_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([A-Za-z]+)")
+_COMPOUND = re.compile(rf"{_PART.pattern}(?:(?:\s*,)?\s*(?:and\s+)?{_PART.pattern}){{1,3}}\.?")
 _POWER = re.compile(r"\^\s*\{?(-?[1-4])\}?$")
 
 
@@ -108,10 +119,12 @@ def split(text: str) -> tuple[str, Unit | None]:
         money = Unit(*_pack(*_UNITS[symbol]))
         return (rest, money) if behind is None or behind == money else (text, None)
     match = _DEGREE.search(text)
-    if match and match.start():
+    if match and match.start() and not _ANGLE_OF.search(text):  # sin 20^o is no number of degrees
         names = {"C": "celsius", "F": "fahrenheit", "": "degree"}
         return text[: match.start()], Unit(Fraction(1), ((names[match[1]], 1),))
-    plain = _WRAP.sub(r" \1 ", text).strip() if "\\" in text else text
+    plain = text
+    if "\\" in text:
+        plain = _WRAP.sub(r" \1 ", _QUOTIENT.sub(r" \1/\2 ", text)).strip()
     match = _TAIL.search(plain[-MAX_CHARS:])
     if not match or len(plain) > MAX_CHARS and match.start() == 0:
         return text, None
@@ -128,6 +141,26 @@ def split(text: str) -> tuple[str, Unit | None]:
         return f"({scaled})%", None
     unit = _parse(words)
     return (text, None) if unit is None else (scaled, unit)
+
+
+def compound(text: str) -> tuple[Fraction, Unit] | None:
+    """Hours and minutes, feet and inches: a number of the smallest of the units; else None.
+
+    Example:
+      >>> compound("3 hours 20 minutes")[0], compound("3 hours 20 metres")
+      (Fraction(200, 1), None)
+    """
+    plain = _WRAP.sub(r" \1 ", text).strip() if "\\" in text else text
+    if len(plain) > MAX_CHARS or not _COMPOUND.fullmatch(plain):
+        return None
+    parts = [(Fraction(n), _lookup(name)) for n, name in _PART.findall(plain)]
+    if any(unit is None for _, unit in parts):
+        return None
+    dimensions, factors = [p[1][1] for p in parts], [p[1][0] for p in parts]
+    if any(d != dimensions[0] for d in dimensions) or factors != sorted(set(factors), reverse=True):
+        return None
+    total = sum(n * factor for n, (factor, _) in parts)
+    return total / factors[-1], Unit(*_pack(factors[-1], dict(dimensions[0])))
 
 
 def _scale(words: str) -> tuple[int, str]:

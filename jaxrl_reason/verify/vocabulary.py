@@ -5,6 +5,7 @@ Host side. Reads: nothing. Writes: nothing.
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 from jaxrl_reason.verify.lexer import Token, Unreadable
@@ -30,13 +31,51 @@ LETTERS = frozenset(
     "Psi Omega ell hbar odot star prime partial nabla angle triangle cdots".split()
 )
 ACCENTS = frozenset("overline bar vec hat dot ddot tilde widehat underline mathbb".split())
-CLOSERS = {"(": ")]", "[": ")]", "]": "["}
-AND = frozenset(("and", "or", "&"))
+CLOSERS = {"(": ")][", "[": ")][", "]": "[])"}
+AND = frozenset(("and", "or", "&", "to"))
+NUMBERS = {
+    word: str(value)
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+        "fifteen sixteen seventeen eighteen nineteen twenty".split()
+    )
+}
+
+
+_REALS = ("var", "mathbb R")  # as the grammar reads R in blackboard letters
+_NOTHING = frozenset(
+    ("no solution", "no solutions", "no real solution", "no real solutions", "empty set")
+)
+_EVERYTHING = frozenset(("all real numbers", "all reals", "every real number", "real numbers"))
+
+
+def said(words: str) -> tuple | None:
+    """What words say that stand for a number or a set, in lower case and without articles."""
+    if words in NUMBERS:
+        return ("num", Fraction(NUMBERS[words]))
+    if words in _NOTHING:
+        return ("empty",)
+    return _REALS if words in _EVERYTHING else None
+
+
+_DIGITS = re.compile(
+    r"(?:\\(?:text|mathrm)\s*)?\{?\s*([0-9A-Za-z]{1,60})\s*\}?\s*_\s*\{?\s*(1[1-9]|[23][0-9])\s*\}?"
+)
+
+
+def based(text: str) -> tuple | None:
+    """Digits to a base above ten, which are letters too, as in 2B_{16}; else None."""
+    match = _DIGITS.fullmatch(text)
+    if not match or match[1].isalpha() or match[1].islower() and match[2] != "16":
+        return None
+    digits, base = match[1].upper().lstrip("0"), int(match[2])
+    alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:base]
+    return ("based", digits, match[2]) if base <= 36 and set(digits) <= set(alphabet) else None
 
 
 SPECIAL = {"emptyset": ("empty",), "varnothing": ("empty",)}
 PRIMARY_COMMANDS = frozenset(
-    {"pi", "frac", "binom", "dbinom", "tbinom", "sqrt", "cbrt", "lfloor", "lceil", "lvert"}
+    {"begin", "pi", "frac", "binom", "dbinom", "tbinom", "sqrt", "cbrt", "lfloor", "lceil", "lvert"}
     | INFINITE | FUNCTIONS.keys() | LETTERS | ACCENTS
 )  # fmt: skip
 

@@ -44,7 +44,8 @@ from jaxrl_reason.verify import answers
         ("the answer is 9, no. The Answer is: 8.", "8", "correct", "8"),
         ("the answer is #### 8", "8", "correct", "8"),
         ("The answer is $12$.", "12", "correct", "12"),
-        ("the answer is eight", "8", "unparsable", None),
+        ("the answer is eight", "8", "correct", "8"),
+        ("the answer is several", "8", "unparsable", None),
         ("I tried 5, 6, 7", "7", "unparsable", None),  # a stray number is no answer
         ("", "7", "unparsable", None),
         ("#### 1/3", "2/6", "correct", "1/3"),

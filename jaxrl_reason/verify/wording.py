@@ -1,0 +1,82 @@
+r"""Words around an answer: what names the value, what only comments on it, several letters at once.
+
+Host side. Reads: nothing. Writes: nothing.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_CHARS = 400  # longest answer that is looked at
+
+_TEXT = r"\\(?:text|mathrm|mbox|textrm|textnormal|textbf|operatorname)\s*\{([^{}]*)\}"
+# What may stand before "=" and asks for nothing to be solved: words, a + b, |AB|, an integral.
+_NAME = re.compile(
+    rf"(?:{_TEXT}\s*(?:_\s*\{{[^{{}}=]*\}}|_\s*\w)?\s*(?:\([^()=]*\))?"
+    r"|[a-z](?:\s*\+?\s*[a-z]){1,4}"
+    r"|[A-Z]{2}(?:\s*[+-]\s*[A-Z]{2}){1,3}|[a-zA-Z]\([^()=]*\)|(?:\\#|#)\s*[A-Z]"
+    r"|\|\s*[A-Z]{2}\s*\||m?\s*\\angle\s*[A-Z]{1,3}|\\triangle\s*[A-Z]{3}|\[[A-Z]{3,6}\]"
+    r"|\\(?:lim|int|sum|prod|det|min|max)(?![a-z])[^=]*(?:=[^=]*)?"
+    r")"
+)
+_ANSWER = re.compile(
+    r"\s*(?:the\s+)?(?:final\s+)?(?:answer|result|value|total)\s*(?:is)?\s*:?\s*", re.I
+)
+_LABEL = re.compile(rf"{_TEXT}\s*([:=]?)\s*(?=\S)")
+_COMMENT = re.compile(
+    rf"\s*(?:\(\s*{_TEXT}\s*\)|\\(?:text|mathrm)\s*\{{\s*\(([^(){{}}]*)\)[\s.]*\}}"
+    r"|\(\s*([A-Za-z]{3,}(?:\s[A-Za-z]+)*)\s*\))$"
+)
+_DOUBT = re.compile(r"\b(?:or|not|no|wrong|false|incorrect|without|except|\d+)\b|\d", re.I)
+_CHOSEN = re.compile(r"\(?[A-J]\)?(?:(?:\s*,\s*and\s|\s*,|\s+and\s|\s*)\s*\(?[A-J]\)?)+")
+
+
+def value_named(text: str) -> str | None:
+    r"""What stands behind "Area =" or "the answer is"; None: no such words.
+
+    Example:
+      >>> value_named(r"\text{Area} = 12"), value_named("m+n=14"), value_named("2x = 10")
+      ('12', '14', None)
+    """
+    if len(text) > MAX_CHARS:
+        return None
+    for head, equals, tail in (text.partition("="), text.rpartition("=")):
+        if not (equals and tail.strip()):
+            break
+        match = _NAME.fullmatch(head.strip())
+        balanced = head.count("{") == head.count("}")
+        if match and balanced and not _DOUBT.search(match[1] or ""):
+            letters = re.findall(r"[a-z]", head) if "\\" not in head else []
+            if len(set(letters)) == len(letters):
+                return tail.strip()
+    match = _LABEL.match(text)
+    if match and (_ANSWER.fullmatch(match[1]) or match[1].strip().endswith(":") or match[2]):
+        if not _DOUBT.search(match[1]):
+            return text[match.end() :].strip()
+    return None
+
+
+def without_comment(text: str) -> str | None:
+    r"""Text without the words in brackets at its end; None: there are none, or they take it back.
+
+    Example:
+      >>> without_comment(r"x=2 (\text{double root})"), without_comment(r"4 (\text{not } 5)")
+      ('x=2', None)
+    """
+    match = _COMMENT.search(text) if len(text) <= MAX_CHARS else None
+    if not match or match.start() == 0 or _DOUBT.search(match[1] or match[2] or match[3]):
+        return None
+    return text[: match.start()].strip()
+
+
+def chosen(text: str) -> frozenset[str] | None:
+    """Letters of several choices, written "A, C" or "AC"; None for anything else.
+
+    Example:
+      >>> chosen("A, C") == chosen("AC"), chosen("A")
+      (True, None)
+    """
+    if len(text) > 60 or not _CHOSEN.fullmatch(text):
+        return None
+    letters = re.findall(r"[A-J]", text)
+    return frozenset(letters) if len(set(letters)) == len(letters) else None
