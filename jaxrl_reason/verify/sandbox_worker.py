@@ -222,6 +222,10 @@ def _report(noted: str, kind: str, detail: str) -> None:
 
 _PROCESS_EVENTS = ("os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.system", "os.spawn")
 _NETWORK_EVENTS = ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo")
+# Of the C library, by name: what has an event of its own in `os` would else be told from nothing.
+_PROCESS_CALLS = frozenset(
+    "fork vfork clone kill killpg tgkill ptrace process_vm_readv process_vm_writev execve system popen syscall".split()
+)
 _CHANGE_EVENTS = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.chmod", "os.link")
 
 
@@ -234,7 +238,7 @@ def _make_hook(box: str, noted: list[str]):
     def outside(path: object, changes: bool) -> bool:
         if not isinstance(path, (str, bytes)):
             return False
-        path = os.path.abspath(os.fsdecode(path))
+        path = os.path.realpath(os.fsdecode(path))  # a link in the folder may lead out of it
         return (
             path != box
             and not path.startswith(box + "/")
@@ -242,9 +246,11 @@ def _make_hook(box: str, noted: list[str]):
         )
 
     def hook(event: str, given: tuple) -> None:
-        if noted[0] or not event.startswith(("os.", "open", "socket.", "subprocess.")):
+        if noted[0] or not event.startswith(("os.", "open", "socket.", "subprocess.", "ctypes.")):
             return
         if event in _PROCESS_EVENTS or event == "subprocess.Popen":
+            noted[0] = "process"
+        elif event == "ctypes.dlsym" and given[1] in _PROCESS_CALLS:
             noted[0] = "process"
         elif event == "os.kill" and given[0] != os.getpid():
             noted[0] = "process"
@@ -283,14 +289,16 @@ def _kind(error: BaseException | None, box: str) -> str:
         if isinstance(error, OSError):
             if error.errno == errno.ENETUNREACH or type(error).__name__ == "gaierror":
                 return "network"
+            if error.errno == errno.ENOMEM:
+                return "memory"
             if error.errno in (errno.EFBIG, errno.ENOSPC):
                 return "output"
             if error.errno == errno.EAGAIN or error.errno == errno.EPERM and not error.filename:
                 return "process"
-            if error.errno == errno.EMFILE:
-                return "file"
+            if error.errno == errno.EMFILE or error.errno == errno.ENOENT and not error.filename:
+                return "file"  # without a name: semaphores, terminals
             if isinstance(error.filename, (str, bytes)):
-                path = os.path.abspath(os.fsdecode(error.filename))
+                path = os.path.realpath(os.fsdecode(error.filename))
                 if not path.startswith(box + "/"):
                     return "file"
         reason = getattr(error, "reason", None)

@@ -44,7 +44,10 @@ def outcome_of(program: str, limits: sandbox.Limits = LONG) -> str:
         ("import os; os.kill(os.getppid(), 9)", "process"),
         ("import os; os.kill(-1, 9)", "process"),
         ("import os; os.killpg(0, 9)", "process"),
+        ("import ctypes; ctypes.CDLL(None).ptrace(16, 1, 0, 0)", "process"),
+        ("import ctypes, os; ctypes.CDLL(None).kill(os.getppid(), 9)", "process"),
         # Memory.
+        ("import mmap; mmap.mmap(-1, 10 << 30)", "memory"),
         ("x = bytearray(10 << 30)", "memory"),
         ("x = []\nwhile True: x.append(bytes(1 << 20))", "memory"),
         # Files.
@@ -56,6 +59,9 @@ def outcome_of(program: str, limits: sandbox.Limits = LONG) -> str:
         ("open('/root/.bashrc')", "file"),
         ("open('/proc/1/environ')", "file"),
         ("import os; os.listdir('/home')", "file"),
+        ("import os; os.symlink('/etc', 'l'); open('l/passwd')", "file"),
+        ("import os; os.symlink('/', 'l'); open('l/evil', 'w')", "file"),
+        ("import multiprocessing; multiprocessing.Pool(2)", "file"),  # its semaphores
         ("try: open('/etc/shadow')\nexcept OSError: print('?')", "file"),
         ("x = [open(str(i), 'w') for i in range(999)]", "file"),
         # Network.
