@@ -68,8 +68,10 @@ def _task() -> ml_collections.ConfigDict:
     c.max_target = 100  # countdown targets are in 1..max_target, 1..9999
     c.use_all = True  # bool: countdown uses each number exactly once; False: at most once
     c.people = 3  # in a puzzle of knights and knaves, 2..8
-    c.path = ""  # JSONL or Parquet of problems, for gsm8k, math and code
-    c.eval_path = ""  # JSONL or Parquet of problems to evaluate on; empty: those of path
+    # JSONL or Parquet of problems, for gsm8k, math and code: a file, a pattern (data/train-*.parquet), or files of a
+    # data set on the hub (owner/name[@revision]:data/train-*.parquet)
+    c.path = ""
+    c.eval_path = ""  # the same, of problems to evaluate on; empty: those of path
     c.data_dir = ""  # problems are prepared there once, as ArrayRecord; empty: held in memory
     c.pass_rates = ""  # JSONL of {"id", "pass_rate"}; empty: field pass_rate of the records
     c.min_pass_rate = 0.0  # in [0, 1]: problems that were solved less often are not trained on

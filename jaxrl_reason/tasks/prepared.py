@@ -14,6 +14,7 @@ from typing import Any, overload
 
 import tensorflow_datasets as tfds
 
+from jaxrl_reason.tasks import remote
 from jaxrl_reason.types import Problem
 
 
@@ -107,7 +108,8 @@ def problems(
     """The problems of a file, from `data_dir` where this very content was prepared before.
 
     Args:
-      path: file that `source` reads; its bytes name the prepared data, so that a changed file is prepared anew.
+      path: file or files that `source` reads (`remote.files`); their bytes name the prepared data, so that changed ones
+        are prepared anew.
       name: of the task; part of the same name.
       data_dir: folder, made where it is missing.
       source: makes the problems, in order; called only if they must be prepared.
@@ -117,13 +119,12 @@ def problems(
       FileNotFoundError: no such file.
       ValueError: what `source` raises.
     """
-    path, data_dir = os.fspath(path), os.fspath(data_dir)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{path}: no such file; set task.path to a JSONL or Parquet file of problems"
-        )
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    data_dir = os.fspath(data_dir)
+    digest = hashlib.sha256()
+    for one in remote.files(path):
+        with open(one, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    content = digest.hexdigest()[:16]
     folder = os.path.join(data_dir, f"{name}-{content}")
     builder = ReasoningProblems(source=source, data_dir=folder, file_format="array_record")
     tfds.disable_progress_bar()

@@ -140,7 +140,7 @@ def test_bad_bytes_are_named_by_file_and_number(tmp_path):
 
 
 def test_missing_and_empty_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="none.jsonl: no such file; set task.path"):
+    with pytest.raises(FileNotFoundError, match="none.jsonl: no such file; task.path"):
         Gsm8k(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match="holds no problem"):
         Gsm8k(_write(tmp_path, ["", ""]))
