@@ -25,7 +25,7 @@ from jaxrl_reason.verify import sandbox
 
 _TASKS: dict[str, Callable[[ml_collections.ConfigDict], base.Task]] = {
     "arithmetic": lambda c: arithmetic.Arithmetic(c.length, c.modulus, c.operators),
-    "code": lambda c: _code(c.path, c.sandbox),
+    "code": lambda c: _code(_source(c), c.sandbox),
     "countdown": lambda c: countdown.Countdown(
         c.numbers, c.largest, c.max_target, use_all=c.use_all
     ),
@@ -64,9 +64,9 @@ def make_task(task_config: ml_collections.ConfigDict) -> base.Task:
     )
 
 
-def _code(path: str, c: ml_collections.ConfigDict) -> base.Task:
+def _code(source: sources.Source, c: ml_collections.ConfigDict) -> base.Task:
     return code.Code(
-        path,
+        source,
         limits=sandbox.Limits(
             c.timeout_s, c.memory_mb, c.output_kb, c.disk_mb, c.max_threads, c.max_files
         ),

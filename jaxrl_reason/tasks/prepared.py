@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import tensorflow_datasets as tfds
 
 from jaxrl_reason.tasks import remote
 from jaxrl_reason.types import Problem
+from jaxrl_reason.verify import sandbox_tests
 
 
 class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
@@ -26,14 +28,14 @@ class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
       kwargs: `data_dir` and others of the base class.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(self, *, source: Callable[[], Iterable[Problem]], **kwargs: Any):
         self._source = source
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        names = ("id", "prompt", "answer", "reference", "pass_rate")
+        names = ("id", "prompt", "answer", "reference", "pass_rate", "tests")
         features = {name: tfds.features.Text() for name in names}  # a float feature keeps 32 bits
         return tfds.core.DatasetInfo(
             builder=self,
@@ -54,6 +56,7 @@ class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
                     "answer": problem.answer,
                     "reference": problem.reference or "",
                     "pass_rate": _rate_text(problem),
+                    "tests": json.dumps(problem.meta["tests"]) if "tests" in problem.meta else "",
                 },
             )
 
@@ -94,9 +97,12 @@ _BLOCK = 256
 
 def _problem(record: Mapping[str, bytes]) -> Problem:
     fields = {key: value.decode() for key, value in record.items()}
-    rate = fields.pop("pass_rate")
+    rate, tests = fields.pop("pass_rate"), fields.pop("tests")
     reference = fields.pop("reference") or None
-    return Problem(**fields, reference=reference, meta={"pass_rate": float(rate)} if rate else {})
+    meta: dict[str, Any] = {"pass_rate": float(rate)} if rate else {}
+    if tests:
+        meta["tests"] = sandbox_tests.from_json(json.loads(tests))
+    return Problem(**fields, reference=reference, meta=meta)
 
 
 def problems(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, overload
 
 from jaxrl_reason.tasks import records
 from jaxrl_reason.types import Problem
+from jaxrl_reason.verify.sandbox_tests import Tests
 
 _SHOWN = 10  # records that a message names one by one
 
@@ -36,6 +37,7 @@ class Entry(NamedTuple):
     answer: str
     reference: str | None = None
     pass_rate: float | None = None
+    tests: Tests | None = None  # of a program
 
 
 class Unusable(ValueError):
@@ -65,7 +67,10 @@ class _Chosen(Sequence[Problem]):
 
 
 def load(
-    source: Source | str | os.PathLike, name: str, parse: Parse
+    source: Source | str | os.PathLike,
+    name: str,
+    parse: Parse,
+    columns: Sequence[str] | None = None,
 ) -> tuple[Sequence[Problem], Sequence[Problem] | None]:
     """Problems to train on, and those to evaluate on where they have a file of their own.
 
@@ -76,6 +81,7 @@ def load(
       name: ids are "<name>-<line or row>".
       parse: fields of a record to an Entry; ValueError where they are wrong, Unusable where the problem must be left
         out.
+      columns: of Parquet that `parse` looks at; None: those of questions with answers.
     Returns:
       (training problems in the order of the file, evaluation problems or None).
     Raises:
@@ -83,21 +89,24 @@ def load(
       ValueError: a bad record, named by file and line; or no problem is left.
     """
     source = source if isinstance(source, Source) else Source(os.fspath(source))
-    problems = _problems(source.path, name, parse, source.data_dir)
+    columns = columns or _COLUMNS
+    problems = _problems(source.path, name, parse, source.data_dir, columns)
     if source.min_pass_rate > 0 or source.max_pass_rate < 1:
         problems = _of_pass_rate(problems, source)
     if not source.eval_path:
         return problems, None
-    held_out = _problems(source.eval_path, f"{name}-eval", parse, source.data_dir)
+    held_out = _problems(source.eval_path, f"{name}-eval", parse, source.data_dir, columns)
     return _without_overlap(problems, held_out, source), held_out
 
 
-def _problems(path: str, name: str, parse: Parse, data_dir: str) -> Sequence[Problem]:
+def _problems(
+    path: str, name: str, parse: Parse, data_dir: str, columns: Sequence[str]
+) -> Sequence[Problem]:
     if not data_dir:
-        return list(_parsed(path, name, parse))
+        return list(_parsed(path, name, parse, columns))
     from jaxrl_reason.tasks import prepared  # half a second, for those who use it
 
-    return prepared.problems(path, name, data_dir, lambda: _parsed(path, name, parse))
+    return prepared.problems(path, name, data_dir, lambda: _parsed(path, name, parse, columns))
 
 
 # Parquet columns that some parser looks at: solutions of a strong model, in others, can be gigabytes.
@@ -107,9 +116,9 @@ _COLUMNS = (
 )
 
 
-def _parsed(path: str, name: str, parse: Parse) -> Iterator[Problem]:
+def _parsed(path: str, name: str, parse: Parse, columns: Sequence[str]) -> Iterator[Problem]:
     left_out, count = [], 0
-    for record in records.read_records(path, _COLUMNS):
+    for record in records.read_records(path, columns):
         try:
             entry = parse(record.fields)
         except Unusable as error:
@@ -118,12 +127,13 @@ def _parsed(path: str, name: str, parse: Parse) -> Iterator[Problem]:
         except ValueError as error:
             raise ValueError(f"{path}, {record.place}: {error}") from error
         count += 1
+        further = {"pass_rate": entry.pass_rate, "tests": entry.tests}
         yield Problem(
             id=f"{name}-{record.number}",
             prompt=entry.prompt,
             answer=entry.answer,
             reference=entry.reference,
-            meta={} if entry.pass_rate is None else {"pass_rate": entry.pass_rate},
+            meta={key: value for key, value in further.items() if value is not None},
         )
     if left_out:
         total = count + len(left_out)
