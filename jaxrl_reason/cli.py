@@ -251,7 +251,12 @@ def _processbench(options: argparse.Namespace, assignments: Sequence[str]) -> No
     from jaxrl_reason import processbench
 
     locate = processbench.make_locator(
-        options.locator, model=options.model, threshold=options.threshold
+        options.locator,
+        model=options.model,
+        threshold=options.threshold,
+        samples=options.samples,
+        prompt_tokens=options.prompt_tokens,
+        new_tokens=options.new_tokens,
     )
     results = processbench.measure(options.files, locate)
     rich.console.Console(stderr=True).print(processbench.table(results))

@@ -13,6 +13,7 @@ from jaxrl_reason import cli, estimates, eval_folder, evaluate, processbench, sh
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import prm as prms
+from jaxrl_reason.models import tokenizer as tokenizers
 
 
 def test_pass_at_k_by_hand():
@@ -237,6 +238,24 @@ def test_processbench_of_a_reward_model(tmp_path, capsys):
         assert (found["match"], found["correct"]) == (match, correct)
     assert cli.main([*arguments, "--model", str(tmp_path / "prm"), "--threshold", "1.5"]) == 2
     assert "threshold 1.5: must be in (0, 1]" in capsys.readouterr().err
+
+
+def test_processbench_of_a_critic(tmp_path, capsys, monkeypatch):
+    whole = policies.load_policy("tiny", tokenizer=tokenizers.byte_tokenizer())
+    policies.save_policy(tmp_path / "policy", whole)
+    path = tmp_path / "one.json"
+    rows = [{"id": str(n), "problem": "1 2", "steps": ["1", "3"], "label": n - 1} for n in (0, 2)]
+    path.write_text(json.dumps(rows))
+    arguments = ["processbench", str(path), "--locator", "critic"]
+    assert cli.main(arguments) == 2
+    assert "'critic': needs a language model; give --model FOLDER" in capsys.readouterr().err
+    arguments += ["--model", str(tmp_path / "policy"), "--prompt_tokens", "900", "--new_tokens"]
+    assert cli.main([*arguments, "0"]) == 2
+    assert "locate.critic_new_tokens = 0" in capsys.readouterr().err
+    monkeypatch.setattr(tokenizers, "decode_completion", lambda tokenizer, ids: r"\boxed{1}")
+    assert cli.main([*arguments, "2", "--samples", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)["one"]
+    assert (found["match"], found["correct"]) == (1.0, 0.0)
 
 
 def test_processbench_takes_any_locator(tmp_path):

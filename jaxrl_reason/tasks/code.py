@@ -54,8 +54,8 @@ class Code(questions.Questions):
     """Programming problems from a file; the outcome is that of all tests, in a sandbox. A Task.
 
     A record has its question in `question`, `question_content`, `problem`, `prompt`, `description` or `input`; its
-    tests in a form of `tests_of`; further, where there is one, `starter_code`, and `solution` or the first of `solutions` as
-    reference.
+    tests in a form of `tests_of`; further, where there is one, `starter_code`, and `solution` or the first of
+    `solutions` as reference.
 
     Args:
       source: JSONL or Parquet, filters, and problems to evaluate on.
