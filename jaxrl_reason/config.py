@@ -79,6 +79,9 @@ def _task() -> ml_collections.ConfigDict:
     c.verify_workers = 2  # processes that compare answers, for gsm8k and math; 0: in this process
     c.verify_timeout_s = 2.0  # seconds for one answer, > 0
     c.second_opinion = False  # bool: math-verify is asked too, and disagreements are counted
+    # Where steps end: blank_line | newline | step_k | sentence | code_line | tokens:N, see verify/step_rules.py;
+    # empty: as the task says
+    c.step_rule = ""
     c.steps = False  # bool: each problem asks for one step of an expert solution (SRL)
     c.first_step = True  # bool, with `steps`: the first step may be asked for
     c.last_step = False  # bool, with `steps`: the last step may be asked for

@@ -32,7 +32,7 @@ _TASKS: dict[str, Callable[[ml_collections.ConfigDict], base.Task]] = {
     "game24": lambda c: countdown.game24(),
     "gsm8k": lambda c: gsm8k.Gsm8k(_source(c), check=_checker(c)),
     "knights": lambda c: knights.Knights(c.people),
-    "math": lambda c: maths.Maths(_source(c), check=_checker(c)),
+    "math": lambda c: maths.Maths(_source(c), check=_checker(c), steps=c.steps),
 }
 
 
@@ -53,6 +53,7 @@ def make_task(task_config: ml_collections.ConfigDict) -> base.Task:
     if task_config.name not in _TASKS:
         raise ValueError(f"task.name = {task_config.name!r}: must be one of {', '.join(_TASKS)}")
     task = _TASKS[task_config.name](task_config)
+    task.step_separator = task_config.step_rule or task.step_separator
     if not task_config.steps:
         return task
     return steps.Steps(

@@ -35,7 +35,7 @@ class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        names = ("id", "prompt", "answer", "reference", "pass_rate", "tests")
+        names = ("id", "prompt", "answer", "reference", "pass_rate", "tests", "steps")
         features = {name: tfds.features.Text() for name in names}  # a float feature keeps 32 bits
         return tfds.core.DatasetInfo(
             builder=self,
@@ -57,6 +57,7 @@ class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
                     "reference": problem.reference or "",
                     "pass_rate": _rate_text(problem),
                     "tests": json.dumps(problem.meta["tests"]) if "tests" in problem.meta else "",
+                    "steps": json.dumps(problem.meta["steps"]) if "steps" in problem.meta else "",
                 },
             )
 
@@ -97,11 +98,13 @@ _BLOCK = 256
 
 def _problem(record: Mapping[str, bytes]) -> Problem:
     fields = {key: value.decode() for key, value in record.items()}
-    rate, tests = fields.pop("pass_rate"), fields.pop("tests")
+    rate, tests, steps = (fields.pop(name) for name in ("pass_rate", "tests", "steps"))
     reference = fields.pop("reference") or None
     meta: dict[str, Any] = {"pass_rate": float(rate)} if rate else {}
     if tests:
         meta["tests"] = sandbox_tests.from_json(json.loads(tests))
+    if steps:
+        meta["steps"] = tuple(json.loads(steps))
     return Problem(**fields, reference=reference, meta=meta)
 
 

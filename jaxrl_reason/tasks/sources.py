@@ -38,6 +38,7 @@ class Entry(NamedTuple):
     reference: str | None = None
     pass_rate: float | None = None
     tests: Tests | None = None  # of a program
+    steps: tuple[str, ...] | None = None  # of the reference, where the record has it in steps
 
 
 class Unusable(ValueError):
@@ -113,6 +114,7 @@ def _problems(
 _COLUMNS = (
     *("problem", "question", "prompt", "context", "answer", "final_answer", "reward_model"),
     *("solution", "is_multiple_answer", "unit", "answer_type", "error", "modality", "pass_rate"),
+    *("completions", "labels"),
 )
 
 
@@ -127,7 +129,7 @@ def _parsed(path: str, name: str, parse: Parse, columns: Sequence[str]) -> Itera
         except ValueError as error:
             raise ValueError(f"{path}, {record.place}: {error}") from error
         count += 1
-        further = {"pass_rate": entry.pass_rate, "tests": entry.tests}
+        further = {"pass_rate": entry.pass_rate, "tests": entry.tests, "steps": entry.steps}
         yield Problem(
             id=f"{name}-{record.number}",
             prompt=entry.prompt,
@@ -182,6 +184,12 @@ def _without_overlap(
         raise ValueError(f"{said} {source.eval_path}, so that none is left to train on")
     _warn(f"{said} {source.eval_path}, and are left out of training", shared)
     return _Chosen(problems, kept)
+
+
+def answered(problems: Sequence[Problem]) -> Sequence[Problem]:
+    """Those of the problems that have a gold answer."""
+    kept = [i for i, problem in enumerate(problems) if problem.answer]
+    return problems if len(kept) == len(problems) else _Chosen(problems, kept)
 
 
 def _of_pass_rate(problems: Sequence[Problem], source: Source) -> Sequence[Problem]:
