@@ -181,7 +181,10 @@ def tests_of(fields: Mapping[str, Any]) -> Any:
     """
     for field in ("tests", "input_output"):
         if fields.get(field):
-            return _json(fields[field])
+            found = _json(fields[field])
+            if isinstance(found, str):
+                raise ValueError(f"{field} = {found!r:.80}: must be JSON")
+            return found
     cases: list[Any] = []
     for field in _CASES:
         found = _json(fields.get(field) or [])

@@ -92,7 +92,10 @@ def _has_answer(solution: str) -> bool:
 def _question(fields: Mapping[str, Any]) -> str:
     name = next((n for n in _QUESTIONS if fields.get(n) is not None), None)
     if name is None:
-        raise ValueError(f"no question: must have one of the fields {', '.join(_QUESTIONS)}")
+        raise ValueError(
+            f"no question: must have one of the fields {', '.join(_QUESTIONS)};"
+            f" has {', '.join(fields) or 'none that is known'}"
+        )
     question = fields[name]
     if name == "prompt" and isinstance(question, list):
         turns = [t.get("content") for t in question if isinstance(t, dict) and _is_user(t)]

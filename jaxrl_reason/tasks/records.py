@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from jaxrl_reason.tasks import remote
 
+_ROWS = 1024  # of Parquet that are held at once
+
 
 class Record(NamedTuple):
     """One record and where it stands."""
@@ -57,9 +59,11 @@ def _jsonl(path: str) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                fields = json.loads(line)
+                fields = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:  # UTF-8 errors are ValueErrors too
-                raise ValueError(f"{path}, line {number}: {error}") from error
+                raise ValueError(
+                    f"{path}, line {number}: {error}; each line must hold one JSON object, in UTF-8"
+                ) from error
             if not isinstance(fields, dict):
                 kind = type(fields).__name__
                 raise ValueError(f"{path}, line {number}: a {kind}; must be an object, {{...}}")
@@ -76,8 +80,15 @@ def _parquet(path: str, columns: Sequence[str] | None) -> Iterator[Record]:
     with file:
         names = file.schema_arrow.names
         wanted = names if columns is None else [n for n in names if n.lower() in columns]
-        number = 0
-        for batch in file.iter_batches(batch_size=1024, columns=wanted):
+        number, batches = 0, file.iter_batches(batch_size=_ROWS, columns=wanted)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (ArrowInvalid, OSError) as error:
+                place = f"behind row {number}"
+                raise ValueError(f"{path}, {place}: cannot be read as Parquet: {error}") from error
+            if batch is None:
+                return
             for fields in batch.to_pylist() if wanted else [{}] * batch.num_rows:
                 number += 1
                 yield Record(f"row {number}", number, fields)

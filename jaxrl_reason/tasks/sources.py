@@ -137,17 +137,17 @@ def _parsed(path: str, name: str, parse: Parse, columns: Sequence[str]) -> Itera
             reference=entry.reference,
             meta={key: value for key, value in further.items() if value is not None},
         )
-    if left_out:
-        total = count + len(left_out)
-        _warn(f"{path}: {len(left_out)} of {total} problems cannot be used", left_out)
+    said = f"{path}: {len(left_out)} of {count + len(left_out)} problems cannot be used"
     if not count:
-        raise ValueError(f"{path}: holds no problem; one JSON object per line is expected")
+        raise ValueError(_list(said, left_out) if left_out else f"{path}: holds no problem")
+    if left_out:
+        warnings.warn(_list(said, left_out), stacklevel=2)
 
 
-def _warn(message: str, places: Sequence[str]) -> None:
+def _list(message: str, places: Sequence[str]) -> str:
     shown = "".join(f"\n  {place}" for place in places[:_SHOWN])
     more = f"\n  and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-    warnings.warn(f"{message}:{shown}{more}", stacklevel=2)
+    return f"{message}:{shown}{more}"
 
 
 # --- filters ---------------------------------------------------------------------------------------
@@ -182,7 +182,9 @@ def _without_overlap(
     said = f"{source.path}: {len(shared)} of {len(problems)} problems also stand in"
     if not kept:
         raise ValueError(f"{said} {source.eval_path}, so that none is left to train on")
-    _warn(f"{said} {source.eval_path}, and are left out of training", shared)
+    warnings.warn(
+        _list(f"{said} {source.eval_path}, and are left out of training", shared), stacklevel=2
+    )
     return _Chosen(problems, kept)
 
 

@@ -99,7 +99,12 @@ class Steps:
         self.step_separator, self.answer_marker = whole.step_separator, whole.answer_marker
         # Evaluation on whole problems goes through the same sampler, so that its budget must hold them.
         self.completion_tokens = whole.completion_tokens
-        self.prompt_tokens = whole.prompt_tokens + whole.completion_tokens
+        # A solution from a file is not bound by the budget of completions.
+        given = max(
+            (len(p.reference.encode()) for p in getattr(whole, "problems", ()) if p.reference),
+            default=0,
+        )
+        self.prompt_tokens = whole.prompt_tokens + max(whole.completion_tokens, given)
         self.prompt_tokens += len(_THINK.encode()) if think else 0
         self.repair_prompt_tokens = whole.repair_prompt_tokens
 

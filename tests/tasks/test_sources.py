@@ -56,6 +56,27 @@ def test_files_that_are_no_records(tmp_path):
         Gsm8k(_write(tmp_path, [RECORDS[0], {"question": "q", "answer": "#### 5 = = 5"}]))
 
 
+def test_what_is_wrong_with_a_file_is_said(tmp_path):
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps(RECORDS, indent=1))
+    wide = tmp_path / "wide.jsonl"
+    wide.write_bytes(json.dumps(RECORDS[0]).encode("utf-16"))
+    for path in (listed, wide):
+        with pytest.raises(ValueError, match="line 1: .*each line must hold one JSON object"):
+            Gsm8k(path)
+    with pytest.raises(ValueError, match="line 1: no field question; it has q, answer"):
+        Gsm8k(_write(tmp_path, [{"q": "Q", "answer": "#### 1"}]))
+    with pytest.raises(ValueError, match="1 of 1 problems cannot be used:\n  line 1: gold answer"):
+        Maths(_write(tmp_path, [{"problem": "P", "answer": "= ="}]))
+    broken = tmp_path / "broken.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(RECORDS), broken)
+    data = bytearray(broken.read_bytes())
+    data[10:40] = b"\xff" * 30
+    broken.write_bytes(data)
+    with pytest.raises(ValueError, match="broken.parquet, behind row 0: cannot be read"):
+        Gsm8k(broken)
+
+
 def test_the_schedule_does_not_depend_on_what_was_asked_before():
     late = schedule.epoch_indices(7, 3, 1_000_000, 5, 2)
     schedule.epoch_indices(7, 3, 0, 5, 2)

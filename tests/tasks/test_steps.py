@@ -87,6 +87,13 @@ def test_trajectories_in_the_form_of_trl(tmp_path):
             trl_task(tmp_path, [row])
 
 
+def test_prompts_hold_solutions_of_any_length(tmp_path):
+    rows = [{"problem": "q", "solution": "\n\n".join(["x" * 400] * 4) + " So \\boxed{1}"}]
+    task = trl_task(tmp_path, rows, last_step=True)
+    longest = max(len(task.policy_prompt(p).encode()) for p in task.batch(0, 0, 20))
+    assert 1200 < longest < task.prompt_tokens
+
+
 def test_steps_by_a_rule(tmp_path):
     rows = [{"problem": "q", "solution": "Add. Then halve.\nIt is 3.5. So \\boxed{3.5}."}]
     task = trl_task(tmp_path, rows, last_step=True, step_rule="sentence")
