@@ -73,7 +73,8 @@ def _task() -> ml_collections.ConfigDict:
     c.path = ""
     c.eval_path = ""  # the same, of problems to evaluate on; empty: those of path
     c.data_dir = ""  # problems are prepared there once, as ArrayRecord; empty: held in memory
-    c.pass_rates = ""  # JSONL of {"id", "pass_rate"}; empty: field pass_rate of the records
+    # JSONL of {"id", "pass_rate"}, or what `evaluate --out` wrote of this task; empty: field pass_rate of the records
+    c.pass_rates = ""
     c.min_pass_rate = 0.0  # in [0, 1]: problems that were solved less often are not trained on
     c.max_pass_rate = 1.0  # in [0, 1]: nor those that were solved more often
     c.verify_workers = 2  # processes that compare answers, for gsm8k and math; 0: in this process

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
+import numpy as np
+
 from jaxrl_reason.tasks import records
 from jaxrl_reason.types import Problem
 from jaxrl_reason.verify.sandbox_tests import Tests
@@ -218,10 +220,12 @@ def _of_pass_rate(problems: Sequence[Problem], source: Source) -> Sequence[Probl
 
 
 def _read_rates(path: str) -> dict[str, float]:
-    """{id: pass rate} of lines {"id", "pass_rate"} or {"id", "num_correct", "num_samples"}."""
+    """{id: pass rate} of lines {"id", "pass_rate"} or {"id", "num_correct", "num_samples"}, or of an evaluation."""
     rates = {}
     for record in records.read_records(path):
         fields = record.fields
+        if "problem" in fields and "rewards" in fields:
+            fields = _of_evaluation(fields)
         rate, size = fields.get("pass_rate"), fields.get("num_samples")
         if rate is None and is_number(size) and size > 0 and is_number(fields.get("num_correct")):
             rate = fields["num_correct"] / size
@@ -232,6 +236,14 @@ def _read_rates(path: str) -> dict[str, float]:
             )
         rates[fields["id"]] = float(rate)
     return rates
+
+
+def _of_evaluation(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of `jaxrl-reason evaluate --out` as {"id", "pass_rate"}; what it lacks is found by the caller."""
+    rewards = fields["rewards"]
+    if not isinstance(rewards, list) or not rewards or not all(map(is_number, rewards)):
+        return {"id": fields["problem"]}
+    return {"id": fields["problem"], "pass_rate": float(np.mean([r >= 0.5 for r in rewards]))}
 
 
 def is_number(value: Any) -> bool:

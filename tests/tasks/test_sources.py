@@ -108,12 +108,18 @@ def test_problems_of_the_evaluation_file_are_asked_there_alone(tmp_path):
 
 def test_pass_rates_from_a_file(tmp_path):
     rates = [{"id": f"gsm8k-{i}", "pass_rate": i / 8} for i in range(1, 7)]
+    rates[0] = {
+        "problem": "gsm8k-1",
+        "rewards": [1.0, 0, 0, 0, 0, 0, 0, 0.0],
+        "greedy": {},
+    }  # of `evaluate`
     rates.append({"id": "gsm8k-7", "num_correct": 2, "num_samples": 4})
     source = Source(_write(tmp_path, RECORDS), pass_rates=_write(tmp_path, rates, "rates.jsonl"))
     # gsm8k-8 was never measured.
     assert ids(Gsm8k(source._replace(min_pass_rate=0.25, max_pass_rate=0.5))) == [
         f"gsm8k-{i}" for i in (2, 3, 4, 7)
     ]
+    assert ids(Gsm8k(source._replace(max_pass_rate=0.2))) == ["gsm8k-1"]
     with pytest.raises(ValueError, match=r"no pass rate in \[0.9, 1.0\] among 7 problems"):
         Gsm8k(source._replace(min_pass_rate=0.9))
     other = _write(tmp_path, [{"id": "math-1", "pass_rate": 0.5}], "other.jsonl")
@@ -125,7 +131,8 @@ def test_pass_rates_from_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ['{"pass_rate": 0.5}', '{"id": "a"}', '{"id": "a", "pass_rate": 2}', '{"id": "a", "pass_rate": true}',
+    ['{"pass_rate": 0.5}', '{"problem": "a", "rewards": []}',
+     '{"id": "a"}', '{"id": "a", "pass_rate": 2}', '{"id": "a", "pass_rate": true}',
      '{"id": 3, "pass_rate": 0.5}', '{"id": "a", "num_correct": 1, "num_samples": 0}',
      '{"id": "a", "pass_rate": NaN}', '{"id": "a", "num_correct": 5, "num_samples": 4}'],
 )  # fmt: skip
