@@ -40,8 +40,8 @@ def maths_entry(fields: Mapping[str, Any]) -> Entry:
       Unusable: the gold answer cannot be read, holds only within a tolerance, or the question needs its picture; or a
         step is labelled wrong.
     Example:
-      >>> maths_entry({"problem": "1 + 1?", "solution": r"It is $\boxed{2}$."})
-      Entry(prompt='1 + 1?', answer='2', reference='It is $\\boxed{2}$.', pass_rate=None)
+      >>> maths_entry({"problem": "1 + 1?", "solution": r"It is $\boxed{2}$."})[:3]
+      ('1 + 1?', '2', 'It is $\\boxed{2}$.')
       >>> maths_entry({"question": "How many?", "answer": 27.0}).answer
       '27'
     """
