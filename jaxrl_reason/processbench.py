@@ -126,7 +126,8 @@ def measure(
       paths: ProcessBench subsets.
       locate_fn: sees questions and steps, not labels.
     Returns:
-      {name of the file: fields of `verify.processbench.Scores`, and seconds}.
+      {name of the file: fields of `verify.processbench.Scores`, share of solutions of which the locator does not know,
+      which count as "no error", and seconds}.
     Raises:
       FileNotFoundError: no such file.
       ValueError: a bad record; two files of one name.
@@ -139,10 +140,11 @@ def measure(
         found = processbench.read(path)
         problems = [Problem(r.id, r.problem, "") for r in found]
         start = time.monotonic()
-        predictions = locate_fn(problems, [r.steps for r in found])
+        predictions = list(locate_fn(problems, [r.steps for r in found]))
         seconds = time.monotonic() - start
-        scores = processbench.score([r.label for r in found], list(predictions))
-        results[name] = {**scores._asdict(), "seconds": seconds}
+        scores = processbench.score([r.label for r in found], predictions)
+        unknown = sum(p < processbench.NO_ERROR for p in predictions) / len(found)
+        results[name] = {**scores._asdict(), "unknown": unknown, "seconds": seconds}
     if len(results) > 1:
         each = list(results.values())
         results["average"] = {f: sum(r[f] for r in each) / len(each) for f in each[0]}
@@ -151,7 +153,7 @@ def measure(
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> rich.table.Table:
     """Scores in percent; erroneous (match), earlier, later and missed split the solutions with an error."""
-    columns = ("f1", "erroneous", "correct", "earlier", "later", "missed")
+    columns = ("f1", "erroneous", "correct", "earlier", "later", "missed", "unknown")
     made = rich.table.Table("subset", *columns, "of")
     for name, scores in results.items():
         total = scores["num_erroneous"] + scores["num_correct"]

@@ -267,5 +267,7 @@ def test_processbench_takes_any_locator(tmp_path):
         return [len(s) - 1 for s in solutions]
 
     assert processbench.measure([path], last)["one"]["match"] == 1.0
+    found = processbench.measure([path], lambda problems, solutions: [-2])["one"]
+    assert (found["missed"], found["unknown"]) == (1.0, 1.0)
     with pytest.raises(ValueError, match="second file called one"):
         processbench.measure([path, path], last)

@@ -234,6 +234,8 @@ def _read_rates(path: str) -> dict[str, float]:
                 f'{path}, {record.place}: must hold "id" and "pass_rate" in [0, 1],'
                 f' or "id", "num_correct" and "num_samples"; holds {str(fields)[:80]}'
             )
+        if fields["id"] in rates:
+            raise ValueError(f"{path}, {record.place}: a second pass rate of {fields['id']!r}")
         rates[fields["id"]] = float(rate)
     return rates
 

@@ -122,6 +122,9 @@ def test_pass_rates_from_a_file(tmp_path):
     assert ids(Gsm8k(source._replace(max_pass_rate=0.2))) == ["gsm8k-1"]
     with pytest.raises(ValueError, match=r"no pass rate in \[0.9, 1.0\] among 7 problems"):
         Gsm8k(source._replace(min_pass_rate=0.9))
+    twice = _write(tmp_path, [{"id": "math-1", "pass_rate": 0.5}] * 2, "twice.jsonl")
+    with pytest.raises(ValueError, match="twice.jsonl, line 2: a second pass rate of 'math-1'"):
+        Gsm8k(source._replace(pass_rates=twice, min_pass_rate=0.1))
     other = _write(tmp_path, [{"id": "math-1", "pass_rate": 0.5}], "other.jsonl")
     with pytest.raises(
         ValueError, match="other.jsonl: says no pass rate of any problem .*'gsm8k-1'"
