@@ -153,7 +153,7 @@ def measure(
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> rich.table.Table:
     """Scores in percent; erroneous (match), earlier, later and missed split the solutions with an error."""
-    columns = ("f1", "erroneous", "correct", "earlier", "later", "missed", "unknown")
+    columns = ("f1", "erroneous", "correct", "earlier", "later", "missed")
     made = rich.table.Table("subset", *columns, "of")
     for name, scores in results.items():
         total = scores["num_erroneous"] + scores["num_correct"]

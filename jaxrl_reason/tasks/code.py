@@ -5,8 +5,10 @@ Host side. Reads: a JSONL or Parquet file of problems with their tests. Writes: 
 
 from __future__ import annotations
 
+import collections
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,6 +52,10 @@ _COLUMNS = (
 )
 
 
+# Reasons of verdicts that have no metric of their own in every task.
+_FAILURES = ("error", "memory", "output", "network", "file", "process")
+
+
 class Code(questions.Questions):
     """Programming problems from a file; the outcome is that of all tests, in a sandbox. A Task.
 
@@ -82,6 +88,7 @@ class Code(questions.Questions):
         problems, held_out = sources.load(source, "code", _entry, _COLUMNS)
         if require_isolation:
             sandbox.check_isolation()  # before anything is trained
+        self._lock, self._counts = threading.Lock(), collections.Counter()
         self._limits, self._workers = limits, workers
         self._batch_timeout_s, self._require_isolation = batch_timeout_s, require_isolation
         super().__init__(
@@ -130,7 +137,17 @@ class Code(questions.Questions):
             batch_timeout_s=self._batch_timeout_s,
         )
         found = dict(zip(wanted, results, strict=True))
-        return [_verdict(program, found.get((name, program))) for name, program in pairs]
+        verdicts = [_verdict(program, found.get((name, program))) for name, program in pairs]
+        with self._lock:
+            self._counts.update(verdict.reason for verdict in verdicts)
+        return verdicts
+
+    def metrics(self) -> dict[str, float]:
+        """Share of each way to fail in the sandbox, of all verdicts since the last call; nothing without any."""
+        with self._lock:
+            counts, total = dict(self._counts), self._counts.total()
+            self._counts.clear()
+        return {f"verifier/{name}_frac": counts.get(name, 0) / total for name in _FAILURES if total}
 
 
 def _verdict(program: str | None, result: sandbox.Result | None) -> Verdict:

@@ -99,7 +99,11 @@ def test_verdicts(task):
         (live, fenced("def add(xs): return sum(xs)"), "correct"),
         (apps, fenced("print(sum(map(int, input().split())))"), "correct"),
     ]
+    task.metrics()
     verdicts = task.verify([c[0] for c in cases], [c[1] for c in cases])
+    counted = task.metrics()
+    assert counted.pop("verifier/output_frac") == 0 and len(counted) == 5
+    assert set(counted.values()) == {1 / len(cases)} and task.metrics() == {}
     assert [v.reason for v in verdicts] == [c[2] for c in cases]
     assert [v.reward for v in verdicts] == [float(c[2] == "correct") for c in cases]
     assert verdicts[1].answer == "print(5)\n" and verdicts[2].answer is None
