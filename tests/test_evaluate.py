@@ -186,9 +186,10 @@ def test_tasks_of_the_command_line(tmp_path):
     options = argparse.Namespace(
         config=[str(config_file)] * 2, task=["arithmetic", "gsm8k=x.jsonl"]
     )
-    found = cli._evaluation_cases(options, ["eval.num_samples=3"])
+    found = cli._evaluation_cases(options, ["eval.num_samples=3", "task.eval_path=y.jsonl"])
     assert list(found) == ["arithmetic", "gsm8k", "arithmetic-2", "gsm8k-2"]
     assert found["gsm8k-2"].task.path == "x.jsonl" and found["gsm8k"].eval.num_samples == 3
+    assert found["gsm8k-2"].task.eval_path == "" and found["arithmetic"].task.eval_path == "y.jsonl"
     options.task = ["chess"]
     with pytest.raises(cli._UsageError, match="task.name = 'chess'"):
         cli._evaluation_cases(options, [])
