@@ -53,7 +53,7 @@ def main() -> None:
         print(f"{name}: {each}")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"machine": platform.processor(), "rates": rates}, indent=2))
+        out.write_text(json.dumps({"machine": platform.machine(), "rates": rates}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -235,7 +235,11 @@ def _evaluation_cases(options: argparse.Namespace, assignments: Sequence[str]) -
             more = []
             if task is not None:
                 name, separator, file = task.partition("=")
-                more = [f"task.name={name}", *([f"task.path={file}"] if separator else [])]
+                more = [f"task.name={name}"]
+                if separator:
+                    # That file and all of it, whatever the config trains and evaluates on.
+                    more += [f"task.path={file}", "task.eval_path=", "task.pass_rates="]
+                    more += ["task.min_pass_rate=0", "task.max_pass_rate=1"]
             config = _load_config(options, [*assignments, *more], path)
             label, number = config.task.name, 2
             while label in cases:
@@ -251,7 +255,12 @@ def _processbench(options: argparse.Namespace, assignments: Sequence[str]) -> No
     from jaxrl_reason import processbench
 
     locate = processbench.make_locator(
-        options.locator, model=options.model, threshold=options.threshold
+        options.locator,
+        model=options.model,
+        threshold=options.threshold,
+        samples=options.samples,
+        prompt_tokens=options.prompt_tokens,
+        new_tokens=options.new_tokens,
     )
     results = processbench.measure(options.files, locate)
     rich.console.Console(stderr=True).print(processbench.table(results))

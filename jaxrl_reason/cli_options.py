@@ -124,10 +124,25 @@ def add_processbench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "files", nargs="+", metavar="FILE", help="ProcessBench subsets, JSON or JSONL"
     )
-    bench.add_argument("--locator", required=True, metavar="NAME", help="executable or prm")
+    bench.add_argument("--locator", required=True, metavar="NAME", help="executable, prm or critic")
     bench.add_argument(
-        "--model", default="", metavar="FOLDER", help="process reward model, for --locator prm"
+        "--model",
+        default="",
+        metavar="FOLDER",
+        help="process reward model for prm, language model for critic",
     )
+    for name, default, text in (
+        ("samples", 1, "answers of --locator critic: 1 is greedy, more vote"),
+        ("prompt_tokens", 4096, "of --locator critic; a longer question is not answered"),
+        ("new_tokens", 2048, "of an answer of --locator critic"),
+    ):
+        bench.add_argument(
+            f"--{name}",
+            type=int,
+            default=default,
+            metavar="N",
+            help=f"{text}; default: %(default)s",
+        )
     bench.add_argument(
         "--threshold",
         type=float,

@@ -69,15 +69,21 @@ def _task() -> ml_collections.ConfigDict:
     c.max_target = 100  # countdown targets are in 1..max_target, 1..9999
     c.use_all = True  # bool: countdown uses each number exactly once; False: at most once
     c.people = 3  # in a puzzle of knights and knaves, 2..8
-    c.path = ""  # JSONL or Parquet of problems, for gsm8k, math and code
-    c.eval_path = ""  # JSONL or Parquet of problems to evaluate on; empty: those of path
+    # JSONL or Parquet of problems, for gsm8k, math and code: a file, a pattern (data/train-*.parquet), or files of a
+    # data set on the hub (owner/name[@revision]:data/train-*.parquet)
+    c.path = ""
+    c.eval_path = ""  # the same, of problems to evaluate on; empty: those of path
     c.data_dir = ""  # problems are prepared there once, as ArrayRecord; empty: held in memory
-    c.pass_rates = ""  # JSONL of {"id", "pass_rate"}; empty: field pass_rate of the records
+    # JSONL of {"id", "pass_rate"}, or what `evaluate --out` wrote of this task; empty: field pass_rate of the records
+    c.pass_rates = ""
     c.min_pass_rate = 0.0  # in [0, 1]: problems that were solved less often are not trained on
     c.max_pass_rate = 1.0  # in [0, 1]: nor those that were solved more often
     c.verify_workers = 2  # processes that compare answers, for gsm8k and math; 0: in this process
     c.verify_timeout_s = 2.0  # seconds for one answer, > 0
     c.second_opinion = False  # bool: math-verify is asked too, and disagreements are counted
+    # Where steps end: blank_line | newline | step_k | sentence | code_line | tokens:N, see verify/step_rules.py;
+    # empty: as the task says
+    c.step_rule = ""
     c.steps = False  # bool: each problem asks for one step of an expert solution (SRL)
     c.first_step = True  # bool, with `steps`: the first step may be asked for
     c.last_step = False  # bool, with `steps`: the last step may be asked for

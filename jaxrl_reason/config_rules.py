@@ -6,6 +6,7 @@ Host side. Reads: nothing. Writes: nothing. `config.base` holds the defaults; th
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,6 +72,9 @@ CENTRED_FOR_AGGREGATION = ("vppo", "cliff")
 # Tasks that read a file, and tasks that cannot judge steps.
 READING = ("gsm8k", "math", "code")
 WITHOUT_ORACLE = ("gsm8k", "knights", "math", "code")
+# Of `verify.step_rules`.
+STEP_RULES = ("blank_line", "newline", "step_k", "sentence", "code_line")
+STEP_TOKENS = r"tokens:([1-9][0-9]{0,5})"
 # Methods that need the first error of a wrong completion.
 LOCATING = ("vppo", "cliff", "grpo_process", "mixed", "rts")
 # Methods whose advantages differ between the tokens of a completion before any whitening.
@@ -355,7 +359,21 @@ def _data_problems(task: ml_collections.ConfigDict) -> list[str]:
         problems.append(
             f"task.pass_rates = {task.pass_rates!r}: filters nothing; set task.min_pass_rate or task.max_pass_rate"
         )
-    return problems
+    return problems + _step_rule_problems(task)
+
+
+def _step_rule_problems(task: ml_collections.ConfigDict) -> list[str]:
+    if not (rule := task.step_rule):
+        return []
+    if rule not in STEP_RULES and not re.fullmatch(STEP_TOKENS, rule):
+        return [f"task.step_rule = {rule!r}: must be one of {', '.join(STEP_RULES)}, tokens:N"]
+    if task.name not in WITHOUT_ORACLE:
+        return [f"task.step_rule = {rule!r}: {task.name} counts its own steps; set it to ''"]
+    if task.steps and rule not in STEP_RULES:
+        return [f"task.step_rule = {rule!r}: an expert's text has no tokens; choose another rule"]
+    if task.steps and task.step_end == "separator":
+        return ["task.step_end = 'separator': task.step_rule has none; set step_end to eos"]
+    return []
 
 
 def _token_weight_problems(c: ml_collections.ConfigDict) -> list[str]:

@@ -215,7 +215,10 @@ def measure(
     """
     task, samples = whole_task(task), config.eval.num_samples
     for number in k:
-        estimates.pass_at_k(samples, 0, number)  # complains before the work begins
+        if not 1 <= number <= samples:
+            raise ValueError(
+                f"k = {number}: must be in [1, {samples}], the number of samples; raise eval.num_samples"
+            )
     label = label or task.name
     prompts, shapes = make_prompts(config, task, policy.tokenizer)
     engine = batching.Engine(

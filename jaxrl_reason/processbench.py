@@ -1,6 +1,6 @@
 """Scores of first-error locators on files of labelled solutions.
 
-Host side; `by_prm` drives the device. Reads: ProcessBench files, the folder of a reward model. Writes: nothing.
+Host side; `by_prm` and `by_critic` drive the device. Reads: ProcessBench files, the folder of a model. Writes: nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import rich.table
 
 from jaxrl_reason import config as config_lib
 from jaxrl_reason import sharding
 from jaxrl_reason.credit import locate_steps
 from jaxrl_reason.models import prm as prms
-from jaxrl_reason.rollout import step_scores
+from jaxrl_reason.rollout import critic, step_scores
 from jaxrl_reason.types import Problem, StepRewards
 from jaxrl_reason.verify import processbench, steps
 
@@ -59,26 +60,61 @@ def by_prm(folder: str | os.PathLike, threshold: float, *, max_tokens: int = 409
     return lambda problems, solutions: judge(problems, solutions).steps
 
 
-def make_locator(name: str, *, model: str = "", threshold: float = 0.5) -> LocateSteps:
+def by_critic(
+    folder: str | os.PathLike,
+    *,
+    samples: int = 1,
+    prompt_tokens: int = 4096,
+    new_tokens: int = 2048,
+) -> LocateSteps:
+    r"""First step that a language model names in \boxed{}, on all devices.
+
+    Args:
+      folder: as `models.policy.load_policy` reads it.
+      samples: answers to each question; 1: greedy; more: majority at temperature 0.7.
+      prompt_tokens: of a question with its steps; what is longer is unknown.
+      new_tokens: of an answer.
+    Raises:
+      FileNotFoundError: no such model.
+      ValueError: a number below 1, or a tokenizer that lacks the prompt's words.
+    Source: ProcessBench, arXiv 2412.06559, which takes 8 samples.
+    """
+    config = config_lib.base()
+    config.locate.critic_source, config.locate.critic_samples = str(folder), samples
+    config.locate.critic_prompt_tokens = prompt_tokens
+    config.locate.critic_new_tokens = new_tokens
+    config.rollout.chunk_rows = max(_CHUNK_ROWS, samples)
+    config_lib.validate(config)
+    judge = critic.load_critic(config, None, sharding.make_mesh(config.mesh))
+    ask = critic.ask_fn(judge, judge.params, jax.random.key(config.seed))
+    find = locate_steps.by_critic(ask, samples)
+    return lambda problems, solutions: find(problems, solutions).steps
+
+
+def make_locator(
+    name: str, *, model: str = "", threshold: float = 0.5, **critic_settings: int
+) -> LocateSteps:
     """The locator of this name.
 
     Args:
-      name: executable | prm.
-      model: folder of the reward model, for "prm".
+      name: executable | prm | critic.
+      model: folder of the reward model or of the critic.
       threshold: of "prm".
+      critic_settings: of "critic", see `by_critic`.
     Raises:
-      ValueError: there is none of this name, or "prm" without a model; see also `by_prm`.
+      ValueError: there is none of this name, or no model where it needs one; see also `by_prm` and `by_critic`.
     Example:
       >>> make_locator("executable")([Problem("p", "Add.", "")], [["2 + 3 = 5", "5 + 1 = 7"]])
       [1]
     """
     if name == "executable":
         return executable
-    if name != "prm":
-        raise ValueError(f"locator {name!r}: must be one of executable, prm")
+    if name not in ("prm", "critic"):
+        raise ValueError(f"locator {name!r}: must be one of executable, prm, critic")
     if not model:
-        raise ValueError("locator 'prm': needs the folder of a reward model; give --model FOLDER")
-    return by_prm(model, threshold)
+        kind = "reward" if name == "prm" else "language"
+        raise ValueError(f"locator {name!r}: needs a {kind} model; give --model FOLDER")
+    return by_prm(model, threshold) if name == "prm" else by_critic(model, **critic_settings)
 
 
 def measure(
@@ -90,7 +126,8 @@ def measure(
       paths: ProcessBench subsets.
       locate_fn: sees questions and steps, not labels.
     Returns:
-      {name of the file: fields of `verify.processbench.Scores`, and seconds}.
+      {name of the file: fields of `verify.processbench.Scores`, share of solutions of which the locator does not know,
+      which count as "no error", and seconds}.
     Raises:
       FileNotFoundError: no such file.
       ValueError: a bad record; two files of one name.
@@ -103,10 +140,11 @@ def measure(
         found = processbench.read(path)
         problems = [Problem(r.id, r.problem, "") for r in found]
         start = time.monotonic()
-        predictions = locate_fn(problems, [r.steps for r in found])
+        predictions = list(locate_fn(problems, [r.steps for r in found]))
         seconds = time.monotonic() - start
-        scores = processbench.score([r.label for r in found], list(predictions))
-        results[name] = {**scores._asdict(), "seconds": seconds}
+        scores = processbench.score([r.label for r in found], predictions)
+        unknown = sum(p < processbench.NO_ERROR for p in predictions) / len(found)
+        results[name] = {**scores._asdict(), "unknown": unknown, "seconds": seconds}
     if len(results) > 1:
         each = list(results.values())
         results["average"] = {f: sum(r[f] for r in each) / len(each) for f in each[0]}

@@ -152,6 +152,18 @@ def test_all_problems_of_a_config_are_in_one_error():
         (["task.name=math"], "task.path"),
         (["task.min_pass_rate=0.6", "task.max_pass_rate=0.5"], "task.min_pass_rate"),
         (["task.pass_rates=rates.jsonl"], "task.pass_rates"),
+        (["task.step_rule=paragraph"], "one of blank_line, newline, .*tokens:N"),
+        (["task.step_rule=sentence"], "arithmetic counts its own steps"),
+        (["task.name=knights", "task.steps=True", "task.step_rule=tokens:8"], "has no tokens"),
+        (
+            [
+                "task.name=knights",
+                "task.steps=True",
+                "task.step_rule=newline",
+                "task.step_end=separator",
+            ],
+            "to eos",
+        ),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(assignments: list[str], words: str):

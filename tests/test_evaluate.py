@@ -13,6 +13,7 @@ from jaxrl_reason import cli, estimates, eval_folder, evaluate, processbench, sh
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import prm as prms
+from jaxrl_reason.models import tokenizer as tokenizers
 
 
 def test_pass_at_k_by_hand():
@@ -173,7 +174,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(policy, mesh, tmp_path, monkeypa
 
 
 def test_a_k_that_is_too_large_is_found_before_the_work(policy, mesh):
-    with pytest.raises(ValueError, match="k = 5"):
+    with pytest.raises(ValueError, match="k = 5.*raise eval.num_samples"):
         evaluate.measure(policy, None, cases()["lists"], k=(5,), mesh=mesh)
 
 
@@ -185,9 +186,10 @@ def test_tasks_of_the_command_line(tmp_path):
     options = argparse.Namespace(
         config=[str(config_file)] * 2, task=["arithmetic", "gsm8k=x.jsonl"]
     )
-    found = cli._evaluation_cases(options, ["eval.num_samples=3"])
+    found = cli._evaluation_cases(options, ["eval.num_samples=3", "task.eval_path=y.jsonl"])
     assert list(found) == ["arithmetic", "gsm8k", "arithmetic-2", "gsm8k-2"]
     assert found["gsm8k-2"].task.path == "x.jsonl" and found["gsm8k"].eval.num_samples == 3
+    assert found["gsm8k-2"].task.eval_path == "" and found["arithmetic"].task.eval_path == "y.jsonl"
     options.task = ["chess"]
     with pytest.raises(cli._UsageError, match="task.name = 'chess'"):
         cli._evaluation_cases(options, [])
@@ -239,6 +241,24 @@ def test_processbench_of_a_reward_model(tmp_path, capsys):
     assert "threshold 1.5: must be in (0, 1]" in capsys.readouterr().err
 
 
+def test_processbench_of_a_critic(tmp_path, capsys, monkeypatch):
+    whole = policies.load_policy("tiny", tokenizer=tokenizers.byte_tokenizer())
+    policies.save_policy(tmp_path / "policy", whole)
+    path = tmp_path / "one.json"
+    rows = [{"id": str(n), "problem": "1 2", "steps": ["1", "3"], "label": n - 1} for n in (0, 2)]
+    path.write_text(json.dumps(rows))
+    arguments = ["processbench", str(path), "--locator", "critic"]
+    assert cli.main(arguments) == 2
+    assert "'critic': needs a language model; give --model FOLDER" in capsys.readouterr().err
+    arguments += ["--model", str(tmp_path / "policy"), "--prompt_tokens", "900", "--new_tokens"]
+    assert cli.main([*arguments, "0"]) == 2
+    assert "locate.critic_new_tokens = 0" in capsys.readouterr().err
+    monkeypatch.setattr(tokenizers, "decode_completion", lambda tokenizer, ids: r"\boxed{1}")
+    assert cli.main([*arguments, "2", "--samples", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)["one"]
+    assert (found["match"], found["correct"]) == (1.0, 0.0)
+
+
 def test_processbench_takes_any_locator(tmp_path):
     path = tmp_path / "one.json"
     path.write_text(json.dumps([{"id": "a", "problem": "p", "steps": ["x", "y"], "label": 1}]))
@@ -248,5 +268,7 @@ def test_processbench_takes_any_locator(tmp_path):
         return [len(s) - 1 for s in solutions]
 
     assert processbench.measure([path], last)["one"]["match"] == 1.0
+    found = processbench.measure([path], lambda problems, solutions: [-2])["one"]
+    assert (found["missed"], found["unknown"]) == (1.0, 1.0)
     with pytest.raises(ValueError, match="second file called one"):
         processbench.measure([path, path], last)

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxrl_reason.credit import critic, locate
 from jaxrl_reason.types import CriticFn, Problem, StepRewardsFn
+from jaxrl_reason.verify import step_rules
 from jaxrl_reason.verify import steps as equations
 
 
@@ -51,7 +52,7 @@ def step_texts(
     texts, numbers = [], []
     for number in range(int(step_ids[-1]) + 1 if len(step_ids) else 0):
         first, last = np.searchsorted(step_ids, [number, number + 1])
-        text = decode(tokens[first:last]).strip().removesuffix(separator).strip()
+        text = decode(tokens[first:last]).strip().removesuffix(step_rules.shown(separator)).strip()
         if text:
             texts.append(text)
             numbers.append(number)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl_reason.types import Rollout, StepSegments
+from jaxrl_reason.verify import step_rules
 
 
 def token_pieces(tokenizer: Any, ids: Sequence[int] | np.ndarray) -> list[str]:
@@ -18,7 +19,7 @@ def token_pieces(tokenizer: Any, ids: Sequence[int] | np.ndarray) -> list[str]:
 
     Pieces are decoded one id at a time, so a word-level tokenizer loses the spaces between words and a byte-level one
     shows a broken character where a character spans tokens. Both are harmless here: pieces only serve to find
-    separators and markers, which are plain text.
+    separators and markers, which are plain text. The space that a SentencePiece token starts with is kept.
 
     Args:
       tokenizer: anything with the `decode` of a `transformers` tokenizer; asked once per distinct id.
@@ -26,12 +27,15 @@ def token_pieces(tokenizer: Any, ids: Sequence[int] | np.ndarray) -> list[str]:
     Returns:
       One string per id.
     """
-    distinct = {int(i) for i in ids}
-    text = {
-        i: tokenizer.decode([i], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for i in sorted(distinct)
-    }
+    text = {i: _piece(tokenizer, i) for i in sorted({int(i) for i in ids})}
     return [text[int(i)] for i in ids]
+
+
+def _piece(tokenizer: Any, token: int) -> str:
+    text = tokenizer.decode([token], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    name = getattr(tokenizer, "convert_ids_to_tokens", lambda _: "")(token)
+    spaced = isinstance(name, str) and name.startswith("\u2581") and not text.startswith(" ")
+    return f" {text}" if spaced else text
 
 
 def step_ids(
@@ -47,7 +51,8 @@ def step_ids(
     Args:
       tokens: ids of one completion.
       pieces: the text of each token, or a function from ids to that.
-      separator: text that ends a step; not empty, no spaces that tokens lose (`token_pieces`).
+      separator: text that ends a step; not empty, no spaces that tokens lose (`token_pieces`). Or the name of a rule of
+        `verify.step_rules`: blank_line, newline, step_k, sentence, code_line, tokens:N.
     Returns:
       [len(tokens)] int32: 0, 1, ... without gaps, non-decreasing.
     Raises:
@@ -59,19 +64,15 @@ def step_ids(
     Source: step definition of ProcessBench, arXiv 2412.06559 (paragraphs of a solution, 0-indexed); ours works on token
       ids, so that a step is a set of trainable tokens.
     """
-    if not separator:
-        raise ValueError(
-            "separator = '': must not be empty; give the text that ends a reasoning step"
-        )
     pieces = _pieces_of(tokens, pieces)
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    text = "".join(pieces)
-    last_tokens = set()
-    found = text.find(separator)
-    while found >= 0:
-        # First token whose text reaches the last character of the separator.
-        last_tokens.add(int(np.searchsorted(ends, found + len(separator), side="left")))
-        found = text.find(separator, found + len(separator))
+    length = step_rules.num_tokens(separator)
+    if length is None:
+        reached = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+        # First token whose text reaches the last character of the step.
+        ends = step_rules.ends("".join(pieces), separator)
+        last_tokens = set(np.searchsorted(reached, ends, side="left").tolist())
+    else:
+        last_tokens = set(range(length - 1, len(pieces), length))
     ids = np.zeros(len(pieces), np.int32)
     step, ended = 0, False
     for t, piece in enumerate(pieces):
@@ -119,7 +120,7 @@ def segment(rollout: Rollout, tokenizer: Any, rule: str) -> StepSegments:
     Args:
       rollout: arrays on the host or on one device; only `tokens` and `completion_mask` are read.
       tokenizer: the one that made the tokens.
-      rule: separator text, such as ";" or a line break.
+      rule: see `step_ids`: separator text, such as ";" or a line break, or the name of a rule.
     Returns:
       StepSegments of numpy arrays: step_ids [B, T] int32, -1 outside the completion; step_mask [B, S] bool with S the
       largest number of steps of a row, at least 1.

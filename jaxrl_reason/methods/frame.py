@@ -18,6 +18,7 @@ from jaxrl_reason.algos import mismatch
 from jaxrl_reason.credit import segment
 from jaxrl_reason.methods import base
 from jaxrl_reason.types import Completion, Row, TrainState, Verdict
+from jaxrl_reason.verify import step_rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +218,7 @@ def completion_record(
         "kind": "completion",
         "problem": group.problem.prompt,
         "gold": group.problem.answer,
-        "separator": stages.step_separator,
+        "separator": step_rules.shown(stages.step_separator),
         "failed": base.side(
             completion,
             stages,

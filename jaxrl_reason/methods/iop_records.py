@@ -14,6 +14,7 @@ import numpy as np
 from jaxrl_reason.credit import locate, segment
 from jaxrl_reason.methods import base
 from jaxrl_reason.types import AuditResult, Completion, PairAlignment, Row, Verdict
+from jaxrl_reason.verify import step_rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +147,7 @@ def pair_record(
         "kind": "pair",
         "problem": problem.prompt,
         "gold": problem.answer,
-        "separator": stages.step_separator,
+        "separator": step_rules.shown(stages.step_separator),
         "failed": sides[0],
         "repaired": sides[1],
         "anchor": failure.anchor.text,

@@ -29,8 +29,8 @@ import safetensors.numpy
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxrl_reason import sharding
-from jaxrl_reason.models import convert, families, hub, lora, pretrained, transformer
+from jaxrl_reason import hub, sharding
+from jaxrl_reason.models import convert, families, lora, pretrained, transformer
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models.model_config import DeltaConfig, ExpertsConfig, LoraConfig, RopeScaling
 from jaxrl_reason.ops import attention as ops_attention

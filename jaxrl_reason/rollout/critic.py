@@ -6,6 +6,7 @@ Host side; drives the device. Reads: a policy folder. Writes: nothing.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 
 from jaxrl_reason.credit import critic
 from jaxrl_reason.models import policy as policies
+from jaxrl_reason.models import prompts as prompts_lib
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.rollout import batching
 from jaxrl_reason.types import CriticAnswers, CriticFn, Params
@@ -28,16 +30,18 @@ class Critic:
 
     engine: batching.Engine
     params: Params | None
+    encode: Callable[[str], Sequence[int]]  # a prompt, through the chat template where there is one
 
 
 def load_critic(
-    config: ml_collections.ConfigDict, policy: policies.Policy, mesh: jax.sharding.Mesh
+    config: ml_collections.ConfigDict, policy: policies.Policy | None, mesh: jax.sharding.Mesh
 ) -> Critic:
     """The critic of `config.locate`.
 
     Args:
-      config: of the run; reads locate, model.dtype, rollout.chunk_rows, loss.vocab_chunk.
-      policy: of the run.
+      config: of the run; reads locate, model (dtype; prompt_format: plain leaves a chat template out; enable_thinking),
+        rollout.chunk_rows, loss.vocab_chunk.
+      policy: of the run; None: there is none, and `locate.critic_source` names a folder.
       mesh: devices.
     Returns:
       Critic.
@@ -48,18 +52,26 @@ def load_critic(
     own = settings.critic_source == OWN
     if not own:
         policy = policies.load_policy(settings.critic_source, dtype=config.model.dtype, mesh=mesh)
-    _check_vocabulary(policy.tokenizer, settings.critic_source)
+    encode = _encoder(config.model, policy.tokenizer)
+    _check_vocabulary(policy.tokenizer, encode, settings.critic_source)
     prompt, new = settings.critic_prompt_tokens, settings.critic_new_tokens
     shapes = batching.Shapes(prompt, new, prompt, config.rollout.chunk_rows)
     engine = batching.Engine(
         policy.config, policy.tokenizer, shapes, mesh=mesh, vocab_chunk=config.loss.vocab_chunk
     )
-    return Critic(engine, None if own else policy.params)
+    return Critic(engine, None if own else policy.params, encode)
 
 
-def _check_vocabulary(tokenizer: Any, source: str) -> None:
+def _encoder(model: ml_collections.ConfigDict, tokenizer: Any) -> Callable[[str], Sequence[int]]:
+    if model.prompt_format == "plain" or not getattr(tokenizer, "chat_template", None):
+        return lambda text: tokenizers.encode_prompt(tokenizer, text)
+    thinking = model.enable_thinking
+    return lambda text: prompts_lib.encode_chat(tokenizer, text, enable_thinking=thinking)
+
+
+def _check_vocabulary(tokenizer: Any, encode: Callable[[str], Sequence[int]], source: str) -> None:
     unknown = getattr(tokenizer, "unk_token_id", None)
-    ids = tokenizers.encode_prompt(tokenizer, critic.prompt("", [""]))
+    ids = encode(critic.prompt("", [""]))
     if unknown is not None and unknown in ids:
         raise ValueError(
             f"locate.critic_source = {source!r}: its tokenizer lacks {ids.count(unknown)} of the {len(ids)} tokens"
@@ -81,7 +93,7 @@ def ask_fn(judge: Critic, params: Params, key: jax.Array) -> CriticFn:
 
     def ask(prompts, num_samples):
         engine = judge.engine
-        encoded = [tokenizers.encode_prompt(engine.tokenizer, text) for text in prompts]
+        encoded = [judge.encode(text) for text in prompts]
         rows = [i for i, ids in enumerate(encoded) if len(ids) <= engine.shapes.prompt]
         groups = engine.sample(
             params if judge.params is None else judge.params,

@@ -25,14 +25,14 @@ from jaxrl_reason.verify import sandbox
 
 _TASKS: dict[str, Callable[[ml_collections.ConfigDict], base.Task]] = {
     "arithmetic": lambda c: arithmetic.Arithmetic(c.length, c.modulus, c.operators, c.expert_order),
-    "code": lambda c: _code(c.path, c.sandbox),
+    "code": lambda c: _code(_source(c), c.sandbox),
     "countdown": lambda c: countdown.Countdown(
         c.numbers, c.largest, c.max_target, use_all=c.use_all
     ),
     "game24": lambda c: countdown.game24(),
     "gsm8k": lambda c: gsm8k.Gsm8k(_source(c), check=_checker(c)),
     "knights": lambda c: knights.Knights(c.people),
-    "math": lambda c: maths.Maths(_source(c), check=_checker(c)),
+    "math": lambda c: maths.Maths(_source(c), check=_checker(c), steps=c.steps),
 }
 
 
@@ -53,6 +53,7 @@ def make_task(task_config: ml_collections.ConfigDict) -> base.Task:
     if task_config.name not in _TASKS:
         raise ValueError(f"task.name = {task_config.name!r}: must be one of {', '.join(_TASKS)}")
     task = _TASKS[task_config.name](task_config)
+    task.step_separator = task_config.step_rule or task.step_separator
     if not task_config.steps:
         return task
     return steps.Steps(
@@ -64,9 +65,9 @@ def make_task(task_config: ml_collections.ConfigDict) -> base.Task:
     )
 
 
-def _code(path: str, c: ml_collections.ConfigDict) -> base.Task:
+def _code(source: sources.Source, c: ml_collections.ConfigDict) -> base.Task:
     return code.Code(
-        path,
+        source,
         limits=sandbox.Limits(
             c.timeout_s, c.memory_mb, c.output_kb, c.disk_mb, c.max_threads, c.max_files
         ),

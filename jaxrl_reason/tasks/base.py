@@ -23,7 +23,7 @@ class Task(Protocol):
 
     name: str
     tokenizer_name: str  # arithmetic | byte
-    step_separator: str  # text that ends a reasoning step
+    step_separator: str  # text that ends a reasoning step, or a rule of `verify.step_rules`
     answer_marker: str  # text that starts the answer span
     prompt_tokens: int  # longest policy prompt, BOS included
     completion_tokens: int  # longest completion, EOS included

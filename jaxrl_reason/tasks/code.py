@@ -1,16 +1,18 @@
 """Programming problems: the policy writes Python, and hidden tests decide.
 
-Host side. Reads: one file of problems with their tests. Writes: nothing.
+Host side. Reads: a JSONL or Parquet file of problems with their tests. Writes: what `tasks.sources` writes.
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxrl_reason.tasks import records, schedule
+from jaxrl_reason.tasks import questions, sources
 from jaxrl_reason.types import Problem, Verdict
 from jaxrl_reason.verify import sandbox, sandbox_tests
 
@@ -38,19 +40,31 @@ Solution:
 _STANDARD = "Write a Python program that reads standard input and prints the answer."
 _FUNCTION = "Write Python that defines {name}, as a function or as a method of class Solution."
 
-_QUESTIONS = ("question", "question_content", "problem", "prompt", "input")
+_QUESTIONS = ("question", "question_content", "problem", "prompt", "description", "input")
+_CASES = (
+    *("public_test_cases", "private_test_cases"),
+    *("public_tests", "private_tests", "generated_tests"),
+    *("official_tests", "examples"),
+)
+_COLUMNS = (
+    *(*_QUESTIONS, "starter_code", "solution", "solutions", "metadata", "pass_rate"),
+    *("tests", "input_output", *_CASES),
+)
 
 
-class Code:
+# Reasons of verdicts that have no metric of their own in every task.
+_FAILURES = ("error", "memory", "output", "network", "file", "process")
+
+
+class Code(questions.Questions):
     """Programming problems from a file; the outcome is that of all tests, in a sandbox. A Task.
 
-    A record has its question in `question`, `question_content`, `problem`, `prompt` or `input`; its tests in `tests`
-    or `input_output` (an object, or one as JSON text: APPS, TACO, OpenCodeReasoning), or in `public_test_cases` and
-    `private_test_cases` (LiveCodeBench, as JSON); further, where there is one, `starter_code`, and `solution` or the
-    first of `solutions` as reference. `sandbox_tests.read_tests` says what tests look like.
+    A record has its question in `question`, `question_content`, `problem`, `prompt`, `description` or `input`; its
+    tests in a form of `tests_of`; further, where there is one, `starter_code`, and `solution` or the first of
+    `solutions` as reference.
 
     Args:
-      path: JSONL or Parquet.
+      source: JSONL or Parquet, filters, and problems to evaluate on.
       limits: of each test.
       workers: programs that run at once, >= 1.
       batch_timeout_s: seconds for all programs of one call of `verify`; the rest is "timeout".
@@ -61,15 +75,9 @@ class Code:
       ValueError: a bad record, named by file and line; no problem at all; or programs cannot be isolated here.
     """
 
-    name = "code"
-    tokenizer_name = "byte"
-    step_separator = "\n"
-    answer_marker = "```python"
-    answer_cue = "Solution:\n"
-
     def __init__(
         self,
-        path: str | os.PathLike,
+        source: sources.Source | str | os.PathLike,
         *,
         limits: sandbox.Limits = sandbox.DEFAULT_LIMITS,
         workers: int = 2,
@@ -77,31 +85,22 @@ class Code:
         require_isolation: bool = True,
         completion_tokens: int = 1024,
     ):
-        self._problems = _read(os.fspath(path))
+        problems, held_out = sources.load(source, "code", _entry, _COLUMNS)
         if require_isolation:
             sandbox.check_isolation()  # before anything is trained
+        self._lock, self._counts = threading.Lock(), collections.Counter()
         self._limits, self._workers = limits, workers
         self._batch_timeout_s, self._require_isolation = batch_timeout_s, require_isolation
-        self.completion_tokens = completion_tokens
-        self.prompt_tokens = 1 + max(_bytes(self.policy_prompt(p)) for p in self._problems)
-        frame = 1 + max(_bytes(self.repair_prompt(p, "", "")) for p in self._problems)
-        references = [_bytes(p.reference) for p in self._problems if p.reference is not None]
-        anchor = max([completion_tokens - 1, *references])
-        self.repair_prompt_tokens = frame + completion_tokens + anchor
-
-    @property
-    def problems(self) -> Sequence[Problem]:
-        """All problems, in the order of the file."""
-        return self._problems
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
-    def batch(self, seed: int, update: int, num_problems: int, attempt: int = 0) -> list[Problem]:
-        """The next problems of an endless sequence of shuffled epochs (`schedule.epoch_indices`)."""
-        size = len(self._problems)
-        chosen = schedule.epoch_indices(size, seed, update, num_problems, attempt)
-        return [self._problems[i] for i in chosen]
+        super().__init__(
+            "code",
+            questions.Prompts(_POLICY_PROMPT, _REPAIR_PROMPT),
+            step_separator="\n",
+            answer_marker="```python",
+            problems=problems,
+            held_out=held_out,
+            completion_tokens=completion_tokens,
+            check=None,
+        )
 
     def policy_prompt(self, problem: Problem) -> str:
         """The question, what kind of program it wants, and the answer format."""
@@ -138,7 +137,17 @@ class Code:
             batch_timeout_s=self._batch_timeout_s,
         )
         found = dict(zip(wanted, results, strict=True))
-        return [_verdict(program, found.get((name, program))) for name, program in pairs]
+        verdicts = [_verdict(program, found.get((name, program))) for name, program in pairs]
+        with self._lock:
+            self._counts.update(verdict.reason for verdict in verdicts)
+        return verdicts
+
+    def metrics(self) -> dict[str, float]:
+        """Share of each way to fail in the sandbox, of all verdicts since the last call; nothing without any."""
+        with self._lock:
+            counts, total = dict(self._counts), self._counts.total()
+            self._counts.clear()
+        return {f"verifier/{name}_frac": counts.get(name, 0) / total for name in _FAILURES if total}
 
 
 def _verdict(program: str | None, result: sandbox.Result | None) -> Verdict:
@@ -154,53 +163,64 @@ def _kind(problem: Problem) -> str:
     return _FUNCTION.format(name=name) if name else _STANDARD
 
 
-def _read(path: str) -> list[Problem]:
-    problems = []
-    for record in records.read_records(path):
-        try:
-            problems.append(_problem(record.fields, record.number))
-        except ValueError as error:
-            raise ValueError(f"{path}, {record.place}: {error}") from error
-    if not problems:
-        raise ValueError(f"{path}: holds no problem; one JSON object per line is expected")
-    return problems
-
-
-def _problem(fields: Mapping[str, Any], number: int) -> Problem:
+def _entry(fields: Mapping[str, Any]) -> sources.Entry:
     question = next((fields[f] for f in _QUESTIONS if fields.get(f)), None)
-    if not isinstance(question, str) or not question.strip():
+    if not isinstance(question, str) or len(question.strip()) < 2:  # "-": to be looked up elsewhere
         raise ValueError(f"question = {question!r:.80}: must be a text, in {', '.join(_QUESTIONS)}")
     question = question.strip()
     if fields.get("starter_code"):
         question += f"\nStart from:\n{fields['starter_code']}"
     solutions = _json(fields.get("solutions")) or [fields.get("solution")]
     solution = solutions[0] if isinstance(solutions, list) else None
-    reference = f"```python\n{solution.strip()}\n```" if isinstance(solution, str) else None
-    return Problem(
-        id=f"code-{number}",
-        prompt=question,
-        answer=solution if isinstance(solution, str) else "",
-        reference=reference,
-        meta={"tests": sandbox_tests.read_tests(_tests(fields))},
-    )
+    answer, reference = "", None
+    if isinstance(solution, str) and solution.strip():
+        answer = sandbox_tests.extract_code(solution) or solution
+        reference = f"```python\n{answer.strip()}\n```"
+    tests = sandbox_tests.read_tests(tests_of(fields))
+    return sources.Entry(question, answer, reference, sources.pass_rate(fields), tests)
 
 
-def _tests(fields: Mapping[str, Any]) -> Any:
-    """The record's tests, in one of the forms of `read_tests`."""
+def tests_of(fields: Mapping[str, Any]) -> Any:
+    """The tests of a record, in one of the forms of `sandbox_tests.read_tests`.
+
+    | fields | data sets |
+    | --- | --- |
+    | `tests`, `input_output`: an object, or one as JSON text | APPS, TACO, and others in their form |
+    | `public_test_cases`, `private_test_cases`: JSON text, or packed (`sandbox_tests.unpack`) | LiveCodeBench |
+    | `public_tests`, `private_tests`, `generated_tests`: {"input": [...], "output": [...]} | CodeContests |
+    | `official_tests`, `examples`: [{"input", "output"}, ...] | Codeforces of Open-R1 |
+
+    OpenCodeReasoning asks the questions of these four, APPS, TACO, CodeContests and Codeforces, and has no tests of its
+    own: they must be put beside its records.
+
+    Raises:
+      ValueError: none of these fields holds a test, or one cannot be read.
+    """
     for field in ("tests", "input_output"):
         if fields.get(field):
-            return _json(fields[field])
-    cases = []
-    for field in ("public_test_cases", "private_test_cases"):
+            found = _json(fields[field])
+            if isinstance(found, str):
+                raise ValueError(f"{field} = {found!r:.80}: must be JSON")
+            return found
+    cases: list[Any] = []
+    for field in _CASES:
         found = _json(fields.get(field) or [])
+        if isinstance(found, str):
+            try:
+                found = sandbox_tests.unpack(found)
+            except ValueError as error:
+                raise ValueError(f"{field}: {error}") from error
+        if isinstance(found, Mapping):
+            inputs, outputs = found.get("input") or [], found.get("output") or []
+            if len(inputs) != len(outputs):
+                raise ValueError(f"{field}: {len(inputs)} inputs and {len(outputs)} outputs")
+            pairs = zip(inputs, outputs, strict=True)
+            found = [{"input": one, "output": other} for one, other in pairs]
         if not isinstance(found, list):
-            # LiveCodeBench packs some as a pickle, which runs code when it is opened.
-            raise ValueError(
-                f"{field}: must be a JSON list; unpack it with the data set's own tool"
-            )
+            raise ValueError(f"{field} = {found!r:.80}: must be a list of tests")
         cases += found
     if not cases:
-        raise ValueError("no tests: needs tests, input_output or public_test_cases")
+        raise ValueError(f"no tests: needs tests, input_output or {', '.join(_CASES)}")
     metadata = _json(fields.get("metadata") or {})
     name = metadata.get("func_name") if isinstance(metadata, dict) else None
     return {"tests": cases, "fn_name": name}
@@ -214,7 +234,3 @@ def _json(value: Any) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode())

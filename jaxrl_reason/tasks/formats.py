@@ -9,6 +9,7 @@ Host side. Reads: nothing. Writes: nothing.
 | DeepMath-103K | question | final_answer | none: its solutions are model text of 10^4 tokens |
 | OlympiadBench | context and question | final_answer: list | solution: list |
 | GSM8K | question | answer, behind its last "####" | answer |
+| TRL's stepwise supervision | prompt | as MATH or GSM8K, or none | completions: steps, all with a right label |
 | DAPO-Math and others for verl | prompt: messages | reward_model.ground_truth | none |
 
 Names of fields are compared without case ("Problem" in some copies of AIME).
@@ -33,18 +34,24 @@ def maths_entry(fields: Mapping[str, Any]) -> Entry:
     Args:
       fields: of a record, in one of the formats at the top of this module.
     Returns:
-      Entry; its answer can be read by `verify.answers`.
+      Entry; its answer can be read by `verify.answers`, or is "", which only TRL's form allows.
     Raises:
       ValueError: no such format; names the field that is missing or wrong.
-      Unusable: the gold answer cannot be read, holds only within a tolerance, or the question needs its picture.
+      Unusable: the gold answer cannot be read, holds only within a tolerance, or the question needs its picture; or a
+        step is labelled wrong.
     Example:
-      >>> maths_entry({"problem": "1 + 1?", "solution": r"It is $\boxed{2}$."})
-      Entry(prompt='1 + 1?', answer='2', reference='It is $\\boxed{2}$.', pass_rate=None)
+      >>> maths_entry({"problem": "1 + 1?", "solution": r"It is $\boxed{2}$."})[:3]
+      ('1 + 1?', '2', 'It is $\\boxed{2}$.')
       >>> maths_entry({"question": "How many?", "answer": 27.0}).answer
       '27'
     """
     fields = {name.lower(): value for name, value in fields.items()}
     question = _question(fields)
+    steps = _steps(fields)
+    if steps is not None:
+        fields["solution"] = "\n\n".join(steps)
+        if not any(fields.get(name) for name in _GOLDS) and not _has_answer(fields["solution"]):
+            return Entry(question, "", fields["solution"], pass_rate(fields), steps=steps)
     gold, solution = _gold(fields)
     if fields.get("modality") == "Multimodal":
         raise Unusable("the question needs its picture")
@@ -56,13 +63,39 @@ def maths_entry(fields: Mapping[str, Any]) -> Entry:
         raise Unusable(str(error)) from None
     if solution is not None and answers.verify_answer(solution, gold).reason != "correct":
         solution += f"\n\n\\boxed{{{gold}}}"  # it serves as an example of the answer format too
-    return Entry(question, gold, solution, pass_rate(fields))
+    return Entry(question, gold, solution, pass_rate(fields), steps=steps)
+
+
+def _steps(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Steps of an expert, of a record in TRL's form; None of other records."""
+    steps, labels = fields.get("completions"), fields.get("labels")
+    if steps is None:
+        return None
+    if not isinstance(steps, list) or not all(isinstance(s, str) and s.strip() for s in steps):
+        raise ValueError(f"field completions = {_shown(steps)}: must be a list of texts, the steps")
+    if (
+        not steps
+        or labels is not None
+        and (not isinstance(labels, list) or len(labels) != len(steps))
+    ):
+        raise ValueError("fields completions and labels: must be lists of one length, at least 1")
+    wrong = [i for i, label in enumerate(labels or ()) if label is not None and label != 1]
+    if wrong:
+        raise Unusable(f"step {wrong[0] + 1} is labelled {labels[wrong[0]]!r}: no expert's")
+    return tuple(step.strip() for step in steps)
+
+
+def _has_answer(solution: str) -> bool:
+    return any(mark in solution for mark in ("\\boxed", "\\fbox", "####"))
 
 
 def _question(fields: Mapping[str, Any]) -> str:
     name = next((n for n in _QUESTIONS if fields.get(n) is not None), None)
     if name is None:
-        raise ValueError(f"no question: must have one of the fields {', '.join(_QUESTIONS)}")
+        raise ValueError(
+            f"no question: must have one of the fields {', '.join(_QUESTIONS)};"
+            f" has {', '.join(fields) or 'none that is known'}"
+        )
     question = fields[name]
     if name == "prompt" and isinstance(question, list):
         turns = [t.get("content") for t in question if isinstance(t, dict) and _is_user(t)]
@@ -97,7 +130,7 @@ def _gold(fields: Mapping[str, Any]) -> tuple[str, str | None]:
         return _text("reward_model.ground_truth", model["ground_truth"], several=False), solution
     if solution is None:
         raise ValueError(f"no gold answer: must have one of {', '.join(_GOLDS)}, solution")
-    if "\\boxed" not in solution and "\\fbox" not in solution:
+    if not _has_answer(solution):
         raise ValueError(f"field solution ends in {solution[-40:]!r}: must hold \\boxed{{answer}}")
     return answers.final_answer(solution) or "", solution
 

@@ -68,6 +68,8 @@ class Gsm8k(questions.Questions):
 
 def _entry(fields: Mapping[str, Any]) -> sources.Entry:
     for name in ("question", "answer"):
+        if name not in fields:
+            raise ValueError(f"no field {name}; it has {', '.join(fields) or 'none that is known'}")
         if not isinstance(fields.get(name), str) or not fields[name].strip():
             raise ValueError(
                 f"field {name} = {fields.get(name)!r}: must be a text that is not empty"

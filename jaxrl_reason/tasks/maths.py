@@ -35,9 +35,12 @@ class Maths(questions.Questions):
       source: JSONL or Parquet.
       completion_tokens: budget of a completion in bytes, EOS included, >= 2.
       check: compares answers; None: in this process.
+      steps: the problems are for `tasks.steps`, which needs solutions and no final answers. Without it, those of TRL's
+        stepwise form that have no final answer are left out.
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a record in no known format, named by file and line; or no problem that can be used.
+      ValueError: a record in no known format, named by file and line; no problem that can be used; or none with an
+        answer to evaluate on.
     """
 
     def __init__(
@@ -46,8 +49,21 @@ class Maths(questions.Questions):
         *,
         completion_tokens: int = 512,
         check: Checker | None = None,
+        steps: bool = False,
     ):
         problems, held_out = sources.load(source, "math", formats.maths_entry)
+        if not steps or held_out is None:
+            answered = sources.answered(problems)
+            if not answered:
+                raise ValueError(
+                    f"{problems[0].id}: has no final answer, and neither has any other; set task.eval_path to problems"
+                    " to evaluate on"
+                    + ("" if steps else ", and task.steps to True to train on steps")
+                )
+            if not steps:
+                problems = answered
+            elif len(answered) < len(problems):
+                held_out = answered
         super().__init__(
             "math",
             questions.Prompts(_POLICY_PROMPT, _REPAIR_PROMPT),

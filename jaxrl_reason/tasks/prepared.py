@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,9 @@ from typing import Any, overload
 
 import tensorflow_datasets as tfds
 
+from jaxrl_reason.tasks import remote
 from jaxrl_reason.types import Problem
+from jaxrl_reason.verify import sandbox_tests
 
 
 class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
@@ -25,14 +28,14 @@ class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
       kwargs: `data_dir` and others of the base class.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(self, *, source: Callable[[], Iterable[Problem]], **kwargs: Any):
         self._source = source
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        names = ("id", "prompt", "answer", "reference", "pass_rate")
+        names = ("id", "prompt", "answer", "reference", "pass_rate", "tests", "steps")
         features = {name: tfds.features.Text() for name in names}  # a float feature keeps 32 bits
         return tfds.core.DatasetInfo(
             builder=self,
@@ -53,6 +56,8 @@ class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
                     "answer": problem.answer,
                     "reference": problem.reference or "",
                     "pass_rate": _rate_text(problem),
+                    "tests": json.dumps(problem.meta["tests"]) if "tests" in problem.meta else "",
+                    "steps": json.dumps(problem.meta["steps"]) if "steps" in problem.meta else "",
                 },
             )
 
@@ -93,9 +98,14 @@ _BLOCK = 256
 
 def _problem(record: Mapping[str, bytes]) -> Problem:
     fields = {key: value.decode() for key, value in record.items()}
-    rate = fields.pop("pass_rate")
+    rate, tests, steps = (fields.pop(name) for name in ("pass_rate", "tests", "steps"))
     reference = fields.pop("reference") or None
-    return Problem(**fields, reference=reference, meta={"pass_rate": float(rate)} if rate else {})
+    meta: dict[str, Any] = {"pass_rate": float(rate)} if rate else {}
+    if tests:
+        meta["tests"] = sandbox_tests.from_json(json.loads(tests))
+    if steps:
+        meta["steps"] = tuple(json.loads(steps))
+    return Problem(**fields, reference=reference, meta=meta)
 
 
 def problems(
@@ -107,7 +117,8 @@ def problems(
     """The problems of a file, from `data_dir` where this very content was prepared before.
 
     Args:
-      path: file that `source` reads; its bytes name the prepared data, so that a changed file is prepared anew.
+      path: file or files that `source` reads (`remote.files`); their bytes name the prepared data, so that changed ones
+        are prepared anew.
       name: of the task; part of the same name.
       data_dir: folder, made where it is missing.
       source: makes the problems, in order; called only if they must be prepared.
@@ -117,13 +128,12 @@ def problems(
       FileNotFoundError: no such file.
       ValueError: what `source` raises.
     """
-    path, data_dir = os.fspath(path), os.fspath(data_dir)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{path}: no such file; set task.path to a JSONL or Parquet file of problems"
-        )
-    with open(path, "rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    data_dir = os.fspath(data_dir)
+    digest = hashlib.sha256()
+    for one in remote.files(path):
+        with open(one, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    content = digest.hexdigest()[:16]
     folder = os.path.join(data_dir, f"{name}-{content}")
     builder = ReasoningProblems(source=source, data_dir=folder, file_format="array_record")
     tfds.disable_progress_bar()

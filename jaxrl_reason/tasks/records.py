@@ -10,20 +10,24 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from jaxrl_reason.tasks import remote
+
+_ROWS = 1024  # of Parquet that are held at once
+
 
 class Record(NamedTuple):
     """One record and where it stands."""
 
-    place: str  # "line 3" of a JSONL file, "row 3" of a Parquet file
-    number: int  # of that line or row, from 1
+    place: str  # "line 3" of a JSONL file, "row 3" of a Parquet file; of several files, with the file's name
+    number: int  # of that line or row, from 1; of several files, counted through
     fields: dict[str, Any]
 
 
 def read_records(path: str | os.PathLike, columns: Sequence[str] | None = None) -> Iterator[Record]:
-    """Records in the order of the file; Parquet by the suffix .parquet, everything else is JSONL.
+    """Records in the order of the file, or files; Parquet by the suffix .parquet, everything else is JSONL.
 
     Args:
-      path: of the file; lines of white space in a JSONL file hold no record.
+      path: of the file, or of several (`remote.files`); lines of white space in a JSONL file hold no record.
       columns: the only ones that are read of a Parquet file, where it has them (in small letters; the file may write
         them otherwise); None: all. JSONL has no columns.
     Yields:
@@ -32,12 +36,21 @@ def read_records(path: str | os.PathLike, columns: Sequence[str] | None = None) 
       FileNotFoundError: no such file.
       ValueError: a line that is no JSON object, or a file that is no Parquet; names file and line.
     """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"{path}: no such file; set task.path to a JSONL or Parquet file of problems"
-        )
-    return _parquet(path, columns) if path.endswith(".parquet") else _jsonl(path)
+    return _records(remote.files(path), columns)
+
+
+def _records(paths: Sequence[str], columns: Sequence[str] | None) -> Iterator[Record]:
+    before = 0
+    for path in paths:
+        number = 0
+        for record in _parquet(path, columns) if path.endswith(".parquet") else _jsonl(path):
+            number = record.number
+            if len(paths) == 1:
+                yield record
+            else:
+                place = f"{os.path.basename(path)}, {record.place}"
+                yield Record(place, before + number, record.fields)
+        before += number
 
 
 def _jsonl(path: str) -> Iterator[Record]:
@@ -46,9 +59,11 @@ def _jsonl(path: str) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                fields = json.loads(line)
+                fields = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:  # UTF-8 errors are ValueErrors too
-                raise ValueError(f"{path}, line {number}: {error}") from error
+                raise ValueError(
+                    f"{path}, line {number}: {error}; each line must hold one JSON object, in UTF-8"
+                ) from error
             if not isinstance(fields, dict):
                 kind = type(fields).__name__
                 raise ValueError(f"{path}, line {number}: a {kind}; must be an object, {{...}}")
@@ -65,8 +80,15 @@ def _parquet(path: str, columns: Sequence[str] | None) -> Iterator[Record]:
     with file:
         names = file.schema_arrow.names
         wanted = names if columns is None else [n for n in names if n.lower() in columns]
-        number = 0
-        for batch in file.iter_batches(batch_size=1024, columns=wanted):
+        number, batches = 0, file.iter_batches(batch_size=_ROWS, columns=wanted)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (ArrowInvalid, OSError) as error:
+                place = f"behind row {number}"
+                raise ValueError(f"{path}, {place}: cannot be read as Parquet: {error}") from error
+            if batch is None:
+                return
             for fields in batch.to_pylist() if wanted else [{}] * batch.num_rows:
                 number += 1
                 yield Record(f"row {number}", number, fields)

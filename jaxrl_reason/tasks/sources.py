@@ -12,8 +12,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
+import numpy as np
+
 from jaxrl_reason.tasks import records
 from jaxrl_reason.types import Problem
+from jaxrl_reason.verify.sandbox_tests import Tests
 
 _SHOWN = 10  # records that a message names one by one
 
@@ -36,6 +39,8 @@ class Entry(NamedTuple):
     answer: str
     reference: str | None = None
     pass_rate: float | None = None
+    tests: Tests | None = None  # of a program
+    steps: tuple[str, ...] | None = None  # of the reference, where the record has it in steps
 
 
 class Unusable(ValueError):
@@ -65,7 +70,10 @@ class _Chosen(Sequence[Problem]):
 
 
 def load(
-    source: Source | str | os.PathLike, name: str, parse: Parse
+    source: Source | str | os.PathLike,
+    name: str,
+    parse: Parse,
+    columns: Sequence[str] | None = None,
 ) -> tuple[Sequence[Problem], Sequence[Problem] | None]:
     """Problems to train on, and those to evaluate on where they have a file of their own.
 
@@ -76,6 +84,7 @@ def load(
       name: ids are "<name>-<line or row>".
       parse: fields of a record to an Entry; ValueError where they are wrong, Unusable where the problem must be left
         out.
+      columns: of Parquet that `parse` looks at; None: those of questions with answers.
     Returns:
       (training problems in the order of the file, evaluation problems or None).
     Raises:
@@ -83,33 +92,37 @@ def load(
       ValueError: a bad record, named by file and line; or no problem is left.
     """
     source = source if isinstance(source, Source) else Source(os.fspath(source))
-    problems = _problems(source.path, name, parse, source.data_dir)
+    columns = columns or _COLUMNS
+    problems = _problems(source.path, name, parse, source.data_dir, columns)
     if source.min_pass_rate > 0 or source.max_pass_rate < 1:
         problems = _of_pass_rate(problems, source)
     if not source.eval_path:
         return problems, None
-    held_out = _problems(source.eval_path, f"{name}-eval", parse, source.data_dir)
+    held_out = _problems(source.eval_path, f"{name}-eval", parse, source.data_dir, columns)
     return _without_overlap(problems, held_out, source), held_out
 
 
-def _problems(path: str, name: str, parse: Parse, data_dir: str) -> Sequence[Problem]:
+def _problems(
+    path: str, name: str, parse: Parse, data_dir: str, columns: Sequence[str]
+) -> Sequence[Problem]:
     if not data_dir:
-        return list(_parsed(path, name, parse))
+        return list(_parsed(path, name, parse, columns))
     from jaxrl_reason.tasks import prepared  # half a second, for those who use it
 
-    return prepared.problems(path, name, data_dir, lambda: _parsed(path, name, parse))
+    return prepared.problems(path, name, data_dir, lambda: _parsed(path, name, parse, columns))
 
 
 # Parquet columns that some parser looks at: solutions of a strong model, in others, can be gigabytes.
 _COLUMNS = (
     *("problem", "question", "prompt", "context", "answer", "final_answer", "reward_model"),
     *("solution", "is_multiple_answer", "unit", "answer_type", "error", "modality", "pass_rate"),
+    *("completions", "labels"),
 )
 
 
-def _parsed(path: str, name: str, parse: Parse) -> Iterator[Problem]:
+def _parsed(path: str, name: str, parse: Parse, columns: Sequence[str]) -> Iterator[Problem]:
     left_out, count = [], 0
-    for record in records.read_records(path, _COLUMNS):
+    for record in records.read_records(path, columns):
         try:
             entry = parse(record.fields)
         except Unusable as error:
@@ -118,24 +131,25 @@ def _parsed(path: str, name: str, parse: Parse) -> Iterator[Problem]:
         except ValueError as error:
             raise ValueError(f"{path}, {record.place}: {error}") from error
         count += 1
+        further = {"pass_rate": entry.pass_rate, "tests": entry.tests, "steps": entry.steps}
         yield Problem(
             id=f"{name}-{record.number}",
             prompt=entry.prompt,
             answer=entry.answer,
             reference=entry.reference,
-            meta={} if entry.pass_rate is None else {"pass_rate": entry.pass_rate},
+            meta={key: value for key, value in further.items() if value is not None},
         )
-    if left_out:
-        total = count + len(left_out)
-        _warn(f"{path}: {len(left_out)} of {total} problems cannot be used", left_out)
+    said = f"{path}: {len(left_out)} of {count + len(left_out)} problems cannot be used"
     if not count:
-        raise ValueError(f"{path}: holds no problem; one JSON object per line is expected")
+        raise ValueError(_list(said, left_out) if left_out else f"{path}: holds no problem")
+    if left_out:
+        warnings.warn(_list(said, left_out), stacklevel=2)
 
 
-def _warn(message: str, places: Sequence[str]) -> None:
+def _list(message: str, places: Sequence[str]) -> str:
     shown = "".join(f"\n  {place}" for place in places[:_SHOWN])
     more = f"\n  and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-    warnings.warn(f"{message}:{shown}{more}", stacklevel=2)
+    return f"{message}:{shown}{more}"
 
 
 # --- filters ---------------------------------------------------------------------------------------
@@ -170,8 +184,16 @@ def _without_overlap(
     said = f"{source.path}: {len(shared)} of {len(problems)} problems also stand in"
     if not kept:
         raise ValueError(f"{said} {source.eval_path}, so that none is left to train on")
-    _warn(f"{said} {source.eval_path}, and are left out of training", shared)
+    warnings.warn(
+        _list(f"{said} {source.eval_path}, and are left out of training", shared), stacklevel=2
+    )
     return _Chosen(problems, kept)
+
+
+def answered(problems: Sequence[Problem]) -> Sequence[Problem]:
+    """Those of the problems that have a gold answer."""
+    kept = [i for i, problem in enumerate(problems) if problem.answer]
+    return problems if len(kept) == len(problems) else _Chosen(problems, kept)
 
 
 def _of_pass_rate(problems: Sequence[Problem], source: Source) -> Sequence[Problem]:
@@ -198,10 +220,12 @@ def _of_pass_rate(problems: Sequence[Problem], source: Source) -> Sequence[Probl
 
 
 def _read_rates(path: str) -> dict[str, float]:
-    """{id: pass rate} of lines {"id", "pass_rate"} or {"id", "num_correct", "num_samples"}."""
+    """{id: pass rate} of lines {"id", "pass_rate"} or {"id", "num_correct", "num_samples"}, or of an evaluation."""
     rates = {}
     for record in records.read_records(path):
         fields = record.fields
+        if "problem" in fields and "rewards" in fields:
+            fields = _of_evaluation(fields)
         rate, size = fields.get("pass_rate"), fields.get("num_samples")
         if rate is None and is_number(size) and size > 0 and is_number(fields.get("num_correct")):
             rate = fields["num_correct"] / size
@@ -210,8 +234,18 @@ def _read_rates(path: str) -> dict[str, float]:
                 f'{path}, {record.place}: must hold "id" and "pass_rate" in [0, 1],'
                 f' or "id", "num_correct" and "num_samples"; holds {str(fields)[:80]}'
             )
+        if fields["id"] in rates:
+            raise ValueError(f"{path}, {record.place}: a second pass rate of {fields['id']!r}")
         rates[fields["id"]] = float(rate)
     return rates
+
+
+def _of_evaluation(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of `jaxrl-reason evaluate --out` as {"id", "pass_rate"}; what it lacks is found by the caller."""
+    rewards = fields["rewards"]
+    if not isinstance(rewards, list) or not rewards or not all(map(is_number, rewards)):
+        return {"id": fields["problem"]}
+    return {"id": fields["problem"], "pass_rate": float(np.mean([r >= 0.5 for r in rewards]))}
 
 
 def is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxrl_reason.tasks import base
 from jaxrl_reason.types import Problem, Verdict
-from jaxrl_reason.verify import similarity
+from jaxrl_reason.verify import similarity, step_rules
 
 _THINK = (
     "\nThink first, as freely as you like, between <think> and </think>."
@@ -32,7 +32,7 @@ def instances(solution: str, separator: str, *, first: bool, last: bool) -> list
 
     Args:
       solution: a right solution.
-      separator: text that ends a step.
+      separator: text that ends a step, or a rule of `verify.step_rules` that is about texts.
       first: the first step may be asked for, with nothing given.
       last: the last step may be asked for. The paper's formula includes the first and leaves the last out.
     Returns:
@@ -41,11 +41,29 @@ def instances(solution: str, separator: str, *, first: bool, last: bool) -> list
       >>> instances("1 5 2 ; 1 7 ; 8 ; = 8", ";", first=False, last=False)
       [Instance(given='1 5 2 ;', step='1 7'), Instance(given='1 5 2 ; 1 7 ;', step='8')]
     """
-    parts = solution.split(separator)
-    cuts, start = [], 0
+    ends = [*step_rules.ends(solution, separator), len(solution)]
+    cuts = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        step = solution[start:end].removesuffix(step_rules.shown(separator)).strip()
+        cuts.append(Instance(solution[:start], step))
+    return _chosen(cuts, first=first, last=last)
+
+
+def of_steps(parts: Sequence[str], separator: str, *, first: bool, last: bool) -> list[Instance]:
+    """`instances` of a solution that comes in steps, which may hold separators themselves.
+
+    Example:
+      >>> of_steps(["a;b", "c"], ";", first=True, last=True)
+      [Instance(given='', step='a;b'), Instance(given='a;b;', step='c')]
+    """
+    cuts, given = [], ""
     for part in parts:
-        cuts.append(Instance(solution[:start], part.strip()))
-        start += len(part) + len(separator)
+        cuts.append(Instance(given, part.strip()))
+        given += part + step_rules.shown(separator)
+    return _chosen(cuts, first=first, last=last)
+
+
+def _chosen(cuts: Sequence[Instance], *, first: bool, last: bool) -> list[Instance]:
     cuts = [cut for cut in cuts if cut.step]
     return cuts[0 if first else 1 : len(cuts) if last else -1]
 
@@ -53,7 +71,8 @@ def instances(solution: str, separator: str, *, first: bool, last: bool) -> list
 class Steps:
     """A task whose problems are single steps of another task's solutions. A Task.
 
-    The expert solution is the problem's reference or, without one, a demonstration of the task.
+    The expert solution is the problem's reference, in the steps of its record where it has them (TRL's stepwise form),
+    or, without one, a demonstration of the task.
 
     Args:
       whole: the other task; evaluation stays with it.
@@ -80,7 +99,12 @@ class Steps:
         self.step_separator, self.answer_marker = whole.step_separator, whole.answer_marker
         # Evaluation on whole problems goes through the same sampler, so that its budget must hold them.
         self.completion_tokens = whole.completion_tokens
-        self.prompt_tokens = whole.prompt_tokens + whole.completion_tokens
+        # A solution from a file is not bound by the budget of completions.
+        given = max(
+            (len(p.reference.encode()) for p in getattr(whole, "problems", ()) if p.reference),
+            default=0,
+        )
+        self.prompt_tokens = whole.prompt_tokens + max(whole.completion_tokens, given)
         self.prompt_tokens += len(_THINK.encode()) if think else 0
         self.repair_prompt_tokens = whole.repair_prompt_tokens
 
@@ -95,9 +119,11 @@ class Steps:
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(update, attempt, 1)))
         cut = []
         for problem in self.whole.batch(seed, update, num_problems, attempt):
-            found = instances(
-                self._expert(problem, rng), self.step_separator, first=self.first, last=self.last
-            )
+            ends = {"first": self.first, "last": self.last}
+            if "steps" in problem.meta:
+                found = of_steps(problem.meta["steps"], self.step_separator, **ends)
+            else:
+                found = instances(self._expert(problem, rng), self.step_separator, **ends)
             if found:
                 cut.append((problem, found))
         if num_problems and not cut:

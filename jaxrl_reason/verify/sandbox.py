@@ -360,6 +360,8 @@ def _judge(
         return "timeout", f"more than {limits.timeout_s:g} s"
     if status == -signal.SIGKILL:
         return "memory", "killed for its memory"
+    if status == -signal.SIGSYS:
+        return "process", "ended by the filter of system calls"
     if status < 0:
         return "error", f"ended by signal {-status}"
     return ("error", detail or last_line or f"exit status {status}") if status else ("wrong", "")

@@ -5,13 +5,17 @@ Host side. Reads: nothing. Writes: nothing.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import pickletools
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 REL_TOLERANCE = 1e-6  # of numbers with a point, relative where they are larger than 1
 _MAX_NUMBER_CHARS = 64  # longer tokens are compared as text
+MAX_PACKED_BYTES = 512 << 20  # of the tests of one problem, unpacked
 _LABELS = ("", "python", "python3", "py")
 
 
@@ -92,6 +96,56 @@ def _results(value: Any) -> tuple[Any, ...]:
             return (value,)
     # APPS wraps what a function returns in a list, most of the time.
     return (value, value[0]) if isinstance(value, list) and len(value) == 1 else (value,)
+
+
+def from_json(fields: Sequence[Any]) -> Tests:
+    """Tests again, of what JSON made of them.
+
+    Example:
+      >>> tests = read_tests({"inputs": [[1]], "outputs": [[2]], "fn_name": "f"})
+      >>> from_json(json.loads(json.dumps(tests))) == tests
+      True
+    """
+    inputs, outputs, function = fields
+    return Tests(tuple(inputs), tuple(map(tuple, outputs) if function else outputs), function)
+
+
+_PICKLE_OF_TEXT = frozenset(
+    "PROTO FRAME UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 PUT BINPUT LONG_BINPUT MEMOIZE STOP".split()
+)
+
+
+def unpack(text: str) -> list[Any]:
+    """A list of tests as LiveCodeBench packs it: base64 of zlib of a pickle of one text, which is JSON.
+
+    The pickle is not loaded: its instructions are read, and all but those that make up a text are refused.
+
+    Args:
+      text: as it stands in the data set.
+    Returns:
+      What the JSON says.
+    Raises:
+      ValueError: it is packed otherwise, or holds more than MAX_PACKED_BYTES.
+    Example:
+      >>> import base64, pickle, zlib
+      >>> unpack(base64.b64encode(zlib.compress(pickle.dumps('[{"input": "1"}]'))).decode())
+      [{'input': '1'}]
+    """
+    try:
+        inflating = zlib.decompressobj()
+        data = inflating.decompress(base64.b64decode(text, validate=True), MAX_PACKED_BYTES)
+        if inflating.unconsumed_tail:
+            raise ValueError(f"packed tests of more than {MAX_PACKED_BYTES >> 20} MiB")
+        texts = []
+        for operation, argument, _ in pickletools.genops(data):
+            if operation.name not in _PICKLE_OF_TEXT:
+                raise ValueError(f"packed tests hold more than a text ({operation.name})")
+            if "UNICODE" in operation.name:
+                texts.append(argument)
+        (found,) = texts
+        return json.loads(found)
+    except (ValueError, zlib.error, RecursionError) as error:
+        raise ValueError(f"must be a JSON list of tests, or one that is packed: {error}") from error
 
 
 def extract_code(completion: str) -> str | None:

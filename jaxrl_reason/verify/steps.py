@@ -39,6 +39,8 @@ _REWRITES = [
     (re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\boxed\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
+    (re.compile(r"(?<=[\d)])\*\*(?=[\d(])"), "^"),
+    (re.compile(r"(?<=[\d)%]) +equals +(?=[\d(.$-])"), " = "),
     (re.compile(r"\\(?:times|cdot|ast)|[×·⋅∗]"), " * "),
     (re.compile(r"\\div|÷"), " / "),
     (re.compile(r"(?<=[\d)%])\s*[xX]\s*(?=[\d($.])"), " * "),
@@ -117,7 +119,7 @@ def equations(text: str) -> list[Equation]:
     found: list[Equation] = []
     try:
         for piece in pieces:
-            if "=" in piece or "≈" in piece or "approx" in piece:
+            if any(sign in piece for sign in ("=", "≈", "approx", "equals")):
                 found += _chain(piece, deadline)
     except values.OutOfTime:
         pass
@@ -131,16 +133,23 @@ def _chain(text: str, deadline: float) -> list[Equation]:
         return []
     found = []
     parts = [_tokens(part) for part in re.split(r"[=≈]", text)]
+    linked = -2  # number of the last equation of this chain
     about = [mark == "≈" for mark in re.findall(r"[=≈]", text)]
     for i, rounded in enumerate(about[:_MAX_EQUATIONS]):
         if time.monotonic() > deadline:
             break
         left, right = parts[i], parts[i + 1]
         one, other = _suffix(left, deadline), _prefix(right, deadline)
-        if one is None or other is None or not (one.operations or other.operations):
+        if one is None or other is None:
             continue
-        if not one.operations and (not i or one.words or len(left) > 1):
+        if not (one.operations or other.operations):
+            # 3 + 4 = 7 = 8: a bare number again stands for what came before it.
+            words = one.words or other.words
+            if words or linked != i - 1 or len(left) > 1 or len(right) > 1:
+                continue
+        elif not one.operations and (not i or one.words or len(left) > 1):
             continue  # "oranges in 8 boxes = 8 * 20": the number belongs to the words
+        linked = i
         found.append(Equation(one.text, other.text, _compare(one, other, rounded)))
     return found
 

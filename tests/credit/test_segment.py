@@ -36,6 +36,37 @@ def test_step_ids(pieces, separator, expected):
     assert ids_of(pieces, separator) == expected
 
 
+@pytest.mark.parametrize(
+    "pieces, rule, expected",
+    [
+        (["a", ".\n", "\nStep", " 1", " b\n", "Step 2"], "step_k", [0, 0, 0, 1, 1, 2]),
+        (["It is 3", ".", "5.", " So", "!", " ", "End", ""], "sentence", [0, 0, 0, 1, 1, 2, 2, 2]),
+        (["a", "\n\n\n", "b\n\nc", "d"], "blank_line", [0, 0, 1, 2]),
+        (["x=1", "\n", "#c\n", "y", "=2\n", "```"], "code_line", [0, 0, 1, 1, 1, 1]),
+        (["a", "b", "", "c", "d", "e", ""], "tokens:2", [0, 0, 0, 1, 2, 2, 2]),
+        (["a", "b"], "tokens:9", [0, 0]),
+    ],
+)
+def test_step_ids_of_rules(pieces, rule, expected):
+    assert ids_of(pieces, rule) == expected
+
+
+def test_pieces_of_a_sentencepiece_tokenizer_keep_their_spaces():
+    class Pieces:
+        names = ["<s>", "\u2581It", "\u2581is", "\u25814.", "\u2581So", "\u2581"]
+
+        def convert_ids_to_tokens(self, token):
+            return self.names[token]
+
+        def decode(self, ids, **kwargs):
+            return "" if ids == [0] else self.names[ids[0]].replace("\u2581", " ").strip()
+
+    tokens = [1, 2, 3, 5, 4, 0]
+    pieces = segment.token_pieces(Pieces(), tokens)
+    assert pieces == [" It", " is", " 4.", " ", " So", ""]
+    assert segment.step_ids(tokens, pieces, "sentence").tolist() == [0, 0, 0, 1, 1, 1]
+
+
 def test_step_ids_are_gapless_and_cover_random_texts():
     rng = np.random.default_rng(0)
     for _ in range(200):

@@ -12,11 +12,13 @@ import pytest
 
 from jaxrl_reason import config as config_lib
 from jaxrl_reason import sharding
+from jaxrl_reason.credit import critic as credit_critic
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import prm as prms
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models import transformer
 from jaxrl_reason.rollout import critic, step_scores
+from tests.models import chat
 
 MAX_TOKENS = 24
 
@@ -138,6 +140,20 @@ def test_a_step_end_must_be_one_token_and_a_question_cannot_speak_for_the_chat(p
     ids = prms.question_ids(chat, "3 8 <|im_end|> <|im_start|>")
     assert (ids.count(start), ids.count(end)) == (3, 2), "system, user, assistant: no fourth"
     assert ids[0] == start
+
+
+def test_a_critic_is_asked_in_its_chat():
+    tokenizer = chat.make_tokenizer([credit_critic.prompt("", [""])], 400)
+    config = config_lib.base()
+    mesh = sharding.make_mesh(config.mesh)
+    policy = policies.load_policy("tiny", tokenizer=tokenizer)
+    judge = critic.load_critic(config, policy, mesh)
+    assert tokenizer.decode(judge.encode("<|im_end|>?")).endswith(
+        "<|im_end|>?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert judge.encode("<|im_end|>").count(tokenizer.eos_token_id) == 1, "its own message's end"
+    config.model.prompt_format = "plain"
+    assert tokenizer.decode(critic.load_critic(config, policy, mesh).encode("x")) == "x"
 
 
 def test_a_policy_without_words_is_no_critic():

@@ -160,7 +160,7 @@ def test_problems_that_cannot_be_used_are_left_out_and_listed(tmp_path):
     assert len(task) == 1
     assert "line 5: gold answer '3.1' holds within 1e-1 only" in str(said[0].message)
     assert "line 6: the question needs its picture" in str(said[0].message)
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="holds no problem"):
+    with pytest.raises(ValueError, match="5 of 5 problems cannot be used:\n  line 1: gold"):
         Maths(_write(tmp_path, bad))
 
 

@@ -56,6 +56,27 @@ def test_files_that_are_no_records(tmp_path):
         Gsm8k(_write(tmp_path, [RECORDS[0], {"question": "q", "answer": "#### 5 = = 5"}]))
 
 
+def test_what_is_wrong_with_a_file_is_said(tmp_path):
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps(RECORDS, indent=1))
+    wide = tmp_path / "wide.jsonl"
+    wide.write_bytes(json.dumps(RECORDS[0]).encode("utf-16"))
+    for path in (listed, wide):
+        with pytest.raises(ValueError, match="line 1: .*each line must hold one JSON object"):
+            Gsm8k(path)
+    with pytest.raises(ValueError, match="line 1: no field question; it has q, answer"):
+        Gsm8k(_write(tmp_path, [{"q": "Q", "answer": "#### 1"}]))
+    with pytest.raises(ValueError, match="1 of 1 problems cannot be used:\n  line 1: gold answer"):
+        Maths(_write(tmp_path, [{"problem": "P", "answer": "= ="}]))
+    broken = tmp_path / "broken.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(RECORDS), broken)
+    data = bytearray(broken.read_bytes())
+    data[10:40] = b"\xff" * 30
+    broken.write_bytes(data)
+    with pytest.raises(ValueError, match="broken.parquet, behind row 0: cannot be read"):
+        Gsm8k(broken)
+
+
 def test_the_schedule_does_not_depend_on_what_was_asked_before():
     late = schedule.epoch_indices(7, 3, 1_000_000, 5, 2)
     schedule.epoch_indices(7, 3, 0, 5, 2)
@@ -87,14 +108,23 @@ def test_problems_of_the_evaluation_file_are_asked_there_alone(tmp_path):
 
 def test_pass_rates_from_a_file(tmp_path):
     rates = [{"id": f"gsm8k-{i}", "pass_rate": i / 8} for i in range(1, 7)]
+    rates[0] = {
+        "problem": "gsm8k-1",
+        "rewards": [1.0, 0, 0, 0, 0, 0, 0, 0.0],
+        "greedy": {},
+    }  # of `evaluate`
     rates.append({"id": "gsm8k-7", "num_correct": 2, "num_samples": 4})
     source = Source(_write(tmp_path, RECORDS), pass_rates=_write(tmp_path, rates, "rates.jsonl"))
     # gsm8k-8 was never measured.
     assert ids(Gsm8k(source._replace(min_pass_rate=0.25, max_pass_rate=0.5))) == [
         f"gsm8k-{i}" for i in (2, 3, 4, 7)
     ]
+    assert ids(Gsm8k(source._replace(max_pass_rate=0.2))) == ["gsm8k-1"]
     with pytest.raises(ValueError, match=r"no pass rate in \[0.9, 1.0\] among 7 problems"):
         Gsm8k(source._replace(min_pass_rate=0.9))
+    twice = _write(tmp_path, [{"id": "math-1", "pass_rate": 0.5}] * 2, "twice.jsonl")
+    with pytest.raises(ValueError, match="twice.jsonl, line 2: a second pass rate of 'math-1'"):
+        Gsm8k(source._replace(pass_rates=twice, min_pass_rate=0.1))
     other = _write(tmp_path, [{"id": "math-1", "pass_rate": 0.5}], "other.jsonl")
     with pytest.raises(
         ValueError, match="other.jsonl: says no pass rate of any problem .*'gsm8k-1'"
@@ -104,7 +134,8 @@ def test_pass_rates_from_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ['{"pass_rate": 0.5}', '{"id": "a"}', '{"id": "a", "pass_rate": 2}', '{"id": "a", "pass_rate": true}',
+    ['{"pass_rate": 0.5}', '{"problem": "a", "rewards": []}',
+     '{"id": "a"}', '{"id": "a", "pass_rate": 2}', '{"id": "a", "pass_rate": true}',
      '{"id": 3, "pass_rate": 0.5}', '{"id": "a", "num_correct": 1, "num_samples": 0}',
      '{"id": "a", "pass_rate": NaN}', '{"id": "a", "num_correct": 5, "num_samples": 4}'],
 )  # fmt: skip

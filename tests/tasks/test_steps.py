@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from jaxrl_reason import config, tasks
+from jaxrl_reason import config, evaluate, tasks
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.tasks import arithmetic, base, gsm8k, steps
 
@@ -33,6 +33,75 @@ def test_a_solution_of_four_steps(first, last, wanted):
     for cut in cuts:
         assert SOLUTION.startswith(cut.given)
         assert SOLUTION[len(cut.given) :].strip().startswith(cut.step)
+
+
+TRL = [
+    {
+        "prompt": "1 + 1?",
+        "completions": ["It is:\n\n1 + 1", "So \\boxed{2}"],
+        "labels": [True, True],
+    },
+    {"prompt": "2 + 2?", "completions": ["Guess 5", "So \\boxed{5}"], "labels": [True, False]},
+    {
+        "prompt": "Which is larger?",
+        "completions": ["0.8 is", "So 9.8", "Done"],
+        "labels": [True, 1, None],
+    },
+]
+
+
+def trl_task(tmp_path, rows, **changes):
+    path = tmp_path / "trl.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = config.base().task
+    settings.update({"name": "math", "path": str(path), "verify_workers": 0, "steps": True})
+    settings.update(changes)
+    return tasks.make_task(settings)
+
+
+def test_trajectories_in_the_form_of_trl(tmp_path):
+    with pytest.warns(UserWarning, match="1 of 3 .*\n  line 2: step 2 is labelled False"):
+        task = trl_task(tmp_path, TRL, last_step=True, step_end="eos")
+    found = {(p.meta["given"], p.answer) for p in task.batch(0, 0, 60)}
+    one, other = TRL[0]["completions"], TRL[2]["completions"]
+    assert found == {
+        ("", one[0]), (f"{one[0]}\n\n", one[1]),
+        ("", other[0]), (f"{other[0]}\n\n", other[1]), ("0.8 is\n\nSo 9.8\n\n", other[2]),
+    }  # fmt: skip
+    # Whole problems are asked where they have an answer.
+    (asked,) = evaluate.whole_task(task).batch(0, 0, 1)
+    assert (asked.prompt, asked.answer) == ("1 + 1?", "2")
+    with pytest.warns(UserWarning, match="labelled False"):
+        prepared = trl_task(tmp_path, TRL, last_step=True, data_dir=str(tmp_path / "data"))
+    assert prepared.batch(3, 1, 5) == task.batch(3, 1, 5)
+    with pytest.warns(UserWarning, match="labelled False"):
+        assert [p.answer for p in trl_task(tmp_path, TRL, steps=False).problems] == ["2"]
+    with pytest.raises(ValueError, match="math-1: has no final answer.*task.eval_path"):
+        trl_task(tmp_path, TRL[2:])
+    for row, words in (
+        ({"prompt": "q", "completions": "abc", "labels": [True]}, "list of texts"),
+        ({"prompt": "q", "completions": ["a"], "labels": [True, True]}, "one length"),
+        ({"prompt": "q", "completions": [], "labels": []}, "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=f"trl.jsonl, line 1: .*{words}"):
+            trl_task(tmp_path, [row])
+
+
+def test_prompts_hold_solutions_of_any_length(tmp_path):
+    rows = [{"problem": "q", "solution": "\n\n".join(["x" * 400] * 4) + " So \\boxed{1}"}]
+    task = trl_task(tmp_path, rows, last_step=True)
+    longest = max(len(task.policy_prompt(p).encode()) for p in task.batch(0, 0, 20))
+    assert 1200 < longest < task.prompt_tokens
+
+
+def test_steps_by_a_rule(tmp_path):
+    rows = [{"problem": "q", "solution": "Add. Then halve.\nIt is 3.5. So \\boxed{3.5}."}]
+    task = trl_task(tmp_path, rows, last_step=True, step_rule="sentence")
+    found = {(p.meta["given"], p.answer) for p in task.batch(0, 0, 40)}
+    assert found == {
+        ("", "Add."), ("Add.", "Then halve."), ("Add. Then halve.\n", "It is 3.5."),
+        ("Add. Then halve.\nIt is 3.5.", "So \\boxed{3.5}."),
+    }  # fmt: skip
 
 
 def test_empty_steps_and_short_solutions():

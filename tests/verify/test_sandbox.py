@@ -44,7 +44,10 @@ def outcome_of(program: str, limits: sandbox.Limits = LONG) -> str:
         ("import os; os.kill(os.getppid(), 9)", "process"),
         ("import os; os.kill(-1, 9)", "process"),
         ("import os; os.killpg(0, 9)", "process"),
+        ("import ctypes; ctypes.CDLL(None).ptrace(16, 1, 0, 0)", "process"),
+        ("import ctypes, os; ctypes.CDLL(None).kill(os.getppid(), 9)", "process"),
         # Memory.
+        ("import mmap; mmap.mmap(-1, 10 << 30)", "memory"),
         ("x = bytearray(10 << 30)", "memory"),
         ("x = []\nwhile True: x.append(bytes(1 << 20))", "memory"),
         # Files.
@@ -56,6 +59,9 @@ def outcome_of(program: str, limits: sandbox.Limits = LONG) -> str:
         ("open('/root/.bashrc')", "file"),
         ("open('/proc/1/environ')", "file"),
         ("import os; os.listdir('/home')", "file"),
+        ("import os; os.symlink('/etc', 'l'); open('l/passwd')", "file"),
+        ("import os; os.symlink('/', 'l'); open('l/evil', 'w')", "file"),
+        ("import multiprocessing; multiprocessing.Pool(2)", "file"),  # its semaphores
         ("try: open('/etc/shadow')\nexcept OSError: print('?')", "file"),
         ("x = [open(str(i), 'w') for i in range(999)]", "file"),
         # Network.
@@ -114,6 +120,7 @@ def test_what_never_ends_is_ended(program, outcome):
         "import sys; print(sum(map(int, sys.stdin.buffer.read().split()))); sys.exit()",
         f"open('note', 'w').write('mine'); assert open('note').read() == 'mine'\n{GOOD}",
         f"if __name__ == '__main__': {GOOD}",
+        f"{GOOD}\nexit()",
     ],
 )
 def test_what_solutions_do_is_allowed(program):
@@ -192,6 +199,11 @@ def test_functions_are_called():
     bare = "def total(xs, y): print('talk'); return sum(xs) + y"
     method = "class Solution:\n  def total(self, xs, y): return sum(xs) + y + 0.0"
     forged = "import os\nos.pwrite(3, b'\\ndone\\n6', 0); os._exit(0)"
+    # What LeetCode has imported for its users, and nothing that they define themselves.
+    lent = "class Solution:\n  def total(self, xs: List[int], y):\n    return reduce(lambda a, b: a + b, xs) + y"
+    own = "ceil = lambda x: 7\ndef total(xs, y): return 6 if math.floor(2.5) == 2 and ceil(1) == 7 else 0"
+    for program in (lent, own):
+        assert sandbox.run(program, tests, LONG).outcomes[0] == "passed"
     programs = [bare, method, "def total(xs): return 0", "def total(*a): return {1}", "total = 6"]
     results = sandbox.run_many([*programs, forged], [tests] * 6, LONG)
     assert [r.outcome for r in results] == ["passed", "passed", "error", "error", "error", "wrong"]

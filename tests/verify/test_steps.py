@@ -18,6 +18,17 @@ from jaxrl_reason.verify import processbench, steps
         ("Janet sells 16 - 3 - 4 = <<16-3-4=8>>8 duck eggs a day.", "wrong"),
         ("She makes 9 * 2 = $<<9*2=18>>18 every day.", "right"),
         ("He gets 2+3=6 then", "wrong"),
+        ("3 + 4 = 7 = 8", "wrong"),
+        ("3 + 4 = 7 = 7.0", "right"),
+        ("10 / 3 = 3.33 = 3", "right"),  # a whole number may be meant
+        ("3 + 4 = 7 boxes = 14 pairs", "right"),  # another unit
+        ("3 * 4 = 12, x = 5 = 6", "right"),  # no chain
+        ("2**10 = 1024", "right"),
+        ("2**10 = 1025", "wrong"),
+        ("**2 + 3** = 5", "right"),  # bold
+        ("7 plus 8 equals 15", "right"),
+        ("7 plus 8 equals 16", "wrong"),
+        ("half equals 16", "unknown"),
         ("the value went up by 80,000*1.5=<<80000*1.5=120000>>120,000", "right"),
         (r"\(1/3 \times 18 = 6\) flamingos", "right"),
         (r"\(1/3 \times 18 = 9\) flamingos", "wrong"),

@@ -1,13 +1,14 @@
-"""Checkpoints of the Hugging Face hub, by id: fetched into the local cache as a plain folder.
+"""Repositories of the Hugging Face hub, by id: fetched into the local cache as a plain folder.
 
-Host side. Reads: the network, the cache of huggingface_hub (HF_HOME). Writes: that cache. Only weights in safetensors,
-JSON and tokenizer files are asked for: no code, no pickle.
+Host side. Reads: the network, the cache of huggingface_hub (HF_HOME). Writes: that cache. Of a checkpoint, only
+weights in safetensors, JSON and tokenizer files are asked for: no code, no pickle.
 """
 
 from __future__ import annotations
 
 import pathlib
 import re
+from collections.abc import Sequence
 
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 # No "*": folders inside a repository hold weights in other formats.
@@ -48,17 +49,38 @@ def fetch(source: str) -> pathlib.Path:
     Raises:
       FileNotFoundError: no such repository or revision, no access to it, or no network and nothing in the cache.
     """
+    return snapshot(source, FILES, field="model.source")
+
+
+def snapshot(
+    source: str, patterns: Sequence[str], *, field: str, repo_type: str = "model"
+) -> pathlib.Path:
+    """`fetch` of the files of any repository that match one of the patterns.
+
+    Args:
+      source: "owner/name", or "owner/name@revision".
+      patterns: as the shell has them, but "*" goes through folders.
+      field: of the config, for messages: where a path may be written instead.
+      repo_type: model | dataset.
+    Returns:
+      The folder in the cache; other files of the repository, fetched before, may lie there too.
+    Raises:
+      FileNotFoundError: as `fetch`.
+    """
     import huggingface_hub
     from huggingface_hub import errors
 
     name, _, revision = source.partition("@")
+    page, dataset = name, ""
+    if repo_type == "dataset":
+        page, dataset = f"datasets/{name}", " --repo-type dataset"
     try:
         folder = huggingface_hub.snapshot_download(
-            name, revision=revision or None, allow_patterns=list(FILES)
+            name, repo_type=repo_type, revision=revision or None, allow_patterns=list(patterns)
         )
     except errors.GatedRepoError as error:
         raise FileNotFoundError(
-            f"{source}: its owner must grant access; ask on https://huggingface.co/{name}, then set HF_TOKEN"
+            f"{source}: its owner must grant access; ask on https://huggingface.co/{page}, then set HF_TOKEN"
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise FileNotFoundError(
@@ -67,6 +89,6 @@ def fetch(source: str) -> pathlib.Path:
     except Exception as error:  # of an HTTP library that changes with the version
         raise FileNotFoundError(
             f"{source}: is no folder here, and cannot be fetched from the hub ({type(error).__name__}). Fetch it where"
-            f" there is a network, with `hf download {name}`, and set model.source to its folder"
+            f" there is a network, with `hf download {name}{dataset}`, and set {field} to its folder"
         ) from error
     return pathlib.Path(folder)

@@ -10,10 +10,13 @@ import threading
 
 import huggingface_hub
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from jaxrl_reason.models import hub
+from jaxrl_reason import config, hub, tasks
 from jaxrl_reason.models import policy as policies
+from jaxrl_reason.tasks import remote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -31,6 +34,8 @@ class Hub(http.server.SimpleHTTPRequestHandler):
 
     def answer(self, *, body: bool):
         folder, path = pathlib.Path(self.directory), self.path.partition("?")[0]
+        path = path.replace("/api/datasets/me/data", "/api/models/me/model")
+        path = path.replace("/datasets/me/data/", "/me/model/")
         if path == "/api/models/me/model/revision/main":
             data = json.dumps({"id": "me/model", "sha": COMMIT, "siblings": []}).encode()
         elif path == f"/api/models/me/model/tree/{COMMIT}":
@@ -127,3 +132,49 @@ def test_folders_are_no_ids(served):
         assert not hub.is_hub_id(source)
     with pytest.raises(FileNotFoundError, match="nor a folder"):
         policies.load_policy("runs/misspelt")
+
+
+def test_a_data_set_is_read_by_its_id(served, monkeypatch):
+    rows = [{"question": f"What is {i} + 1?", "answer": f"#### {i + 1}"} for i in range(6)]
+    (served / "main").mkdir()
+    parts = ("train-0.parquet", "train-1.parquet")
+    for name, some in zip(parts, (rows[:3], rows[3:]), strict=True):
+        parquet.write_table(pyarrow.Table.from_pylist(some), served / "main" / name)
+    (served / "main/test.jsonl").write_text(json.dumps(rows[5]) + "\n")
+    settings = config.base().task
+    settings.name, settings.verify_workers = "gsm8k", 0
+    settings.path, settings.eval_path = (
+        "me/data:main/train-*.parquet",
+        "me/data@main:main/test.jsonl",
+    )
+    with pytest.warns(UserWarning, match="gsm8k-6 is gsm8k-eval-1"):
+        task = tasks.make_task(settings)
+    assert set(Hub.asked) == {f"main/{name}" for name in ("test.jsonl", *parts)}
+    assert [p.id for p in task.problems] == [f"gsm8k-{i}" for i in range(1, 6)] + ["gsm8k-eval-1"]
+    # Without a network the cache serves, and prepared problems are the same.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    settings.eval_path, settings.data_dir = "", str(served.parent / "prepared")
+    prepared = tasks.make_task(settings)
+    assert [p.prompt for p in prepared.problems] == [row["question"] for row in rows]
+    with pytest.raises(FileNotFoundError, match="me/data:main/x-.*owner/name:data/train"):
+        remote.files("me/data:main/x-*.parquet")
+    with pytest.raises(FileNotFoundError, match="me/none: .*--repo-type dataset.*task.path to its"):
+        remote.files("me/none:train.jsonl")
+
+
+def test_files_here_by_pattern(tmp_path):
+    for name, line in (("b.jsonl", '{"question": 1}'), ("a.jsonl", '\n{"question": "q"}')):
+        (tmp_path / name).write_text(line + "\n")
+    assert [pathlib.Path(f).name for f in remote.files(tmp_path / "*.jsonl")] == [
+        "a.jsonl",
+        "b.jsonl",
+    ]
+    settings = config.base().task
+    settings.name, settings.path = "math", str(tmp_path / "*.jsonl")
+    with pytest.raises(ValueError, match=r"\*.jsonl, a.jsonl, line 2: no gold answer"):
+        tasks.make_task(settings)
+    for path, words in ((tmp_path, "a folder; name its files"), (tmp_path / "*.json", "no such")):
+        with pytest.raises(FileNotFoundError, match=words):
+            remote.files(path)
+    (tmp_path / "odd").mkdir()
+    assert not remote.is_hub_id(f"{tmp_path}/odd:x") and not remote.is_hub_id("tests/x:y")
