@@ -4,7 +4,11 @@ Host side; drives the device. Reads: a policy folder, a process reward model's f
 ProcessBench. Writes: a table on standard output, and JSON to --out.
 
 Usage: python benchmarks/locators.py --policy runs/sft_arithmetic/policy --prm runs/prm_arithmetic/prm
-           [--solutions 512] [--processbench gsm8k.json] [--out benchmarks/results/locators.json]
+           [--critic runs/critic_arithmetic] [--solutions 512] [--processbench gsm8k.json]
+           [--out benchmarks/results/locators.json]
+
+The critic is the policy itself, fine-tuned for as many updates and on as many labelled solutions as the reward model of
+configs/prm_arithmetic.py; it is made if it is missing.
 
 A share is one of the wrong solutions: match; earlier or later than the first error; missed: "no error"; unknown: the
 locator does not say. Generations: completions sampled for one solution. Tokens: read by the reward model for one
@@ -24,13 +28,14 @@ import ml_collections
 import numpy as np
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import parts, solutions, timing
-from jaxrl_reason.credit import locate, locate_steps, locators, segment
+from jaxrl_reason import parts, sft, solutions, timing
+from jaxrl_reason.credit import critic, locate, locate_steps, locators, segment
 from jaxrl_reason.methods import first_errors
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.types import Problem
 from jaxrl_reason.verify import processbench
 
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 FIRST_PROBLEMS = 50_000_000  # of no run, and no training or examination of a reward model
 
 ROWS = {
@@ -42,8 +47,38 @@ ROWS = {
     "reward model, 0.8": {"locate.kind": "prm", "locate.prm_threshold": 0.8},
     "diff to repair, 1": {"locate.kind": "repair_diff", "locate.repairs": 1},
     "diff to repair, 4": {"locate.kind": "repair_diff", "locate.repairs": 4},
-    "critic": {"locate.kind": "critic"},
+    "critic": {"locate.kind": "critic", "locate.critic_form": "count"},
 }
+# The reward model's, of `prm_training`: what it learns from, the critic learns from.
+LABELLED_PROBLEMS = 30_000_000
+
+
+def make_critic(options: argparse.Namespace, policy: policies.Policy) -> None:
+    """Fine-tune the policy to say how many steps of its solutions are right, where no critic is there yet."""
+    if (options.critic / "policy").exists():
+        return
+    like = config_lib.load(CONFIGS / "prm_arithmetic.py", [f"model.source={options.policy}"])
+    run = parts.make_run(like, policy=policy)
+    lines = []
+    for s in solutions.sample(run, LABELLED_PROBLEMS, like.prm.solutions, by="oracle"):
+        if s.error == locate.NONE or s.error in s.numbers:
+            right = len(s.steps) if s.error == locate.NONE else s.numbers.index(s.error)
+            question = critic.count_prompt(s.problem.prompt, s.steps)
+            lines.append(json.dumps({"prompt": question, "completion": f"= {right}"}))
+    options.critic.mkdir(parents=True, exist_ok=True)
+    file = options.critic / "labels.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    shapes = run.engine.shapes
+    changes = {
+        "run_dir": str(options.critic),
+        "sft.path": str(file),
+        "sft.policy_updates": like.prm.updates,
+        "sft.batch_rows": like.prm.batch_rows,
+        "sft.learning_rate": like.prm.learning_rate,
+        "rollout.prompt_length": shapes.prompt + shapes.completion + 8,
+    }
+    like.update_from_flattened_dict(changes)
+    sft.sft(config_lib.validate(like), policy=policy)
 
 
 def make_config(options: argparse.Namespace, changes: dict) -> ml_collections.ConfigDict:
@@ -51,6 +86,7 @@ def make_config(options: argparse.Namespace, changes: dict) -> ml_collections.Co
     config = config_lib.recipe("vppo")
     config.model.source = str(options.policy)
     config.locate.prm_path = str(options.prm)
+    config.locate.critic_source = str(options.critic / "policy")
     config.update_from_flattened_dict(changes)
     return config_lib.validate(config)
 
@@ -101,11 +137,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", type=pathlib.Path, required=True)
     parser.add_argument("--prm", type=pathlib.Path, required=True)
+    parser.add_argument(
+        "--critic", type=pathlib.Path, default=pathlib.Path("runs/critic_arithmetic")
+    )
     parser.add_argument("--solutions", type=int, default=512, help="sampled, right and wrong")
     parser.add_argument("--processbench", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     options = parser.parse_args()
     policy = policies.load_policy(options.policy)
+    make_critic(options, policy)
     run = parts.make_run(make_config(options, ROWS["oracle"]), policy=policy)
     found = solutions.sample(run, FIRST_PROBLEMS, options.solutions, by="oracle")
     right = {s.problem.id: s.completion for s in found if s.correct}

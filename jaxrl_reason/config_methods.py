@@ -58,6 +58,7 @@ def locate() -> ml_collections.ConfigDict:
     c.prm_min_f1 = 0.5  # in [0, 1]: warn where its recorded F1 is lower
     c.prm_unevaluated = False  # bool: accept one whose folder records no F1
     c.critic_source = "policy"  # policy: the one in training; else a policy or Hugging Face folder
+    c.critic_form = "paragraphs"  # paragraphs (ProcessBench) | count; see credit/critic.py
     c.critic_samples = 1  # k >= 1; 1: greedy; more: majority at temperature 0.7
     c.critic_prompt_tokens = 2048  # >= 1; longer prompts: unknown
     c.critic_new_tokens = 512  # >= 1

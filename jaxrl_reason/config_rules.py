@@ -80,7 +80,6 @@ LOCATING = ("vppo", "cliff", "grpo_process", "mixed", "rts")
 # Methods whose advantages differ between the tokens of a completion before any whitening.
 TOKEN_WISE = ("prime", "ppo")
 
-
 # Allowed words of the fields that choose a function.
 CHOICES = {
     "task.name": ("arithmetic", "code", "countdown", "game24", "gsm8k", "knights", "math"),
@@ -96,6 +95,7 @@ CHOICES = {
     "advantage.ddof": (0, 1),
     "locate.kind": ("oracle", "monte_carlo", "executable", "prm", "critic", "repair_diff"),
     "locate.no_error": ("last", "none"),
+    "locate.critic_form": ("paragraphs", "count"),
     "vppo.shorten": ("prompt", "none"),
     "iop.anchor": ("random", "nearest"),
     "iop.audit": ("continuation", "replay", "judge", "none"),

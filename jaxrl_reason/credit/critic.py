@@ -1,6 +1,14 @@
-r"""What a critic is asked, and what its answer means: the number of the first wrong paragraph in \boxed{}.
+r"""What a critic is asked, and what its answer means, in one of two forms (`locate.critic_form`).
 
 Host side. Reads: nothing. Writes: nothing.
+
+| form | question | answer |
+| --- | --- | --- |
+| paragraphs | in words, the solution in numbered tags | number of the first wrong paragraph in \boxed{}; -1: none |
+| count | repair <problem> : <step> ; <step> ; ... | | = number of steps before the first wrong one |
+
+The first is ProcessBench's, for models of language. The second has the words of list reduction alone, for a tiny critic
+that was trained on it (`benchmarks/locators.py`).
 
 The solution is hostile text in the prompt: it cannot close its paragraph. The answer is hostile text too: only one
 whole number in its last box counts.
@@ -10,7 +18,8 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from jaxrl_reason.credit import locate
 
@@ -72,6 +81,42 @@ def parse(answer: str, num_steps: int) -> int:
         return locate.UNKNOWN
     step = int(boxes[-1])
     return step if locate.NONE <= step < num_steps else locate.UNKNOWN
+
+
+def count_prompt(problem: str, steps: Sequence[str]) -> str:
+    """The question of the form `count`.
+
+    Example:
+      >>> count_prompt("3 8 5", ["1 5", "7", "= 7"])
+      'repair 3 8 5 : 1 5 ; 7 ; = 7 |'
+    """
+    return f"repair {problem} : {' ; '.join(steps)} |"
+
+
+def count_parse(answer: str, num_steps: int) -> int:
+    """What "= k" says: step k is the first wrong one, or none where there are k steps; -2 for everything else.
+
+    Example:
+      >>> count_parse("= 1", 3), count_parse("= 3", 3), count_parse("= 4", 3), count_parse("1", 3)
+      (1, -1, -2, -2)
+    """
+    words = answer.split()
+    if len(words) != 2 or words[0] != "=" or not _NUMBER.fullmatch(words[1]):
+        return locate.UNKNOWN
+    count = int(words[1])
+    if count == num_steps:
+        return locate.NONE
+    return count if 0 <= count < num_steps else locate.UNKNOWN
+
+
+class Form(NamedTuple):
+    """A question, and how its answer is read."""
+
+    prompt: Callable[[str, Sequence[str]], str]
+    parse: Callable[[str, int], int]
+
+
+FORMS = {"paragraphs": Form(prompt, parse), "count": Form(count_prompt, count_parse)}
 
 
 def vote(steps: Sequence[int]) -> int:

@@ -161,21 +161,24 @@ def by_rewards(step_rewards: StepRewardsFn, threshold: float) -> JudgeSteps:
     return judge
 
 
-def by_critic(ask: CriticFn, samples: int) -> JudgeSteps:
+def by_critic(
+    ask: CriticFn, samples: int, form: critic.Form = critic.FORMS["paragraphs"]
+) -> JudgeSteps:
     """Judge by a language model that is asked for the number of the first wrong step.
 
     Args:
       ask: samples k answers to each prompt.
       samples: k; with more than one, the most frequent readable answer counts (`critic.vote`).
+      form: of question and answer.
     Returns:
       JudgeSteps; -2 where no answer is readable, or the prompt does not fit.
     """
 
     def judge(problems, steps):
-        prompts = [critic.prompt(p.prompt, s) for p, s in zip(problems, steps, strict=True)]
+        prompts = [form.prompt(p.prompt, s) for p, s in zip(problems, steps, strict=True)]
         answers = ask(prompts, samples)
         found = [
-            critic.vote([critic.parse(text, len(solution)) for text in texts])
+            critic.vote([form.parse(text, len(solution)) for text in texts])
             for texts, solution in zip(answers.texts, steps, strict=True)
         ]
         return Judged(found, np.array([len(t) for t in answers.texts], int), answers.tokens)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import ml_collections
 
-from jaxrl_reason.credit import locate, locate_monte_carlo, locate_steps
+from jaxrl_reason.credit import critic, locate, locate_monte_carlo, locate_steps
 from jaxrl_reason.types import (
     AlignFn,
     Completion,
@@ -101,7 +101,8 @@ def _prm(settings: ml_collections.ConfigDict, tools: Tools) -> locate.Locator:
 def _critic(settings: ml_collections.ConfigDict, tools: Tools) -> locate.Locator:
     if tools.critic is None:
         raise ValueError("locate.kind = 'critic': no critic was loaded; set locate.critic_source")
-    return _by_steps(locate_steps.by_critic(tools.critic, settings.critic_samples), tools)
+    form = critic.FORMS[settings.critic_form]
+    return _by_steps(locate_steps.by_critic(tools.critic, settings.critic_samples, form), tools)
 
 
 def _repaired(settings: ml_collections.ConfigDict, tools: Tools) -> locate.Locator:

@@ -53,7 +53,7 @@ def load_critic(
     if not own:
         policy = policies.load_policy(settings.critic_source, dtype=config.model.dtype, mesh=mesh)
     encode = _encoder(config.model, policy.tokenizer)
-    _check_vocabulary(policy.tokenizer, encode, settings.critic_source)
+    _check_vocabulary(policy.tokenizer, encode, settings)
     prompt, new = settings.critic_prompt_tokens, settings.critic_new_tokens
     shapes = batching.Shapes(prompt, new, prompt, config.rollout.chunk_rows)
     engine = batching.Engine(
@@ -69,14 +69,16 @@ def _encoder(model: ml_collections.ConfigDict, tokenizer: Any) -> Callable[[str]
     return lambda text: prompts_lib.encode_chat(tokenizer, text, enable_thinking=thinking)
 
 
-def _check_vocabulary(tokenizer: Any, encode: Callable[[str], Sequence[int]], source: str) -> None:
+def _check_vocabulary(
+    tokenizer: Any, encode: Callable[[str], Sequence[int]], settings: ml_collections.ConfigDict
+) -> None:
     unknown = getattr(tokenizer, "unk_token_id", None)
-    ids = encode(critic.prompt("", [""]))
+    ids = encode(critic.FORMS[settings.critic_form].prompt("", [""]))
     if unknown is not None and unknown in ids:
         raise ValueError(
-            f"locate.critic_source = {source!r}: its tokenizer lacks {ids.count(unknown)} of the {len(ids)} tokens"
-            " of the critic's prompt, so it cannot be a critic; name a model of natural language, or choose another"
-            " locate.kind"
+            f"locate.critic_source = {settings.critic_source!r}: its tokenizer lacks {ids.count(unknown)} of the"
+            f" {len(ids)} tokens of the critic's prompt, so it cannot be a critic; name a model of natural language, or"
+            " choose another locate.kind"
         )
 
 

@@ -38,10 +38,10 @@ def test_first_step_below_the_threshold(rewards, num_steps, threshold, step):
     assert locate_steps.first_below(np.array(rewards, np.float32), num_steps, threshold) == step
 
 
-def find(kind: str, *completions, references=None, **changes):
+def find(kind: str, *completions, references=None, form="paragraphs", **changes):
     """Located by the locator that a config names."""
     settings = config_lib.base().locate
-    settings.kind = kind
+    settings.kind, settings.critic_form = kind, form
     tools = make_tools(**changes)
     return locators.make_locator(settings, tools)([P] * len(completions), completions, references)
 
@@ -123,6 +123,20 @@ def test_a_solution_cannot_leave_its_paragraph():
 )
 def test_votes(said, step):
     assert critic.vote(said) == step
+
+
+def test_a_critic_may_count_right_steps_instead():
+    asked = []
+
+    def ask(prompts, num_samples):
+        asked.extend(prompts)
+        return CriticAnswers([["= 1"], ["= 4"], [r"\boxed{1}"]], np.array([3, 3, 3]))
+
+    completions = [helpers.completion(t) for t in (WRONG, RIGHT, RIGHT)]
+    found = find("critic", *completions, critic=ask, form="count")
+    assert asked[0] == f"repair {P.prompt} : {WRONG} |"
+    assert found.first_error.step.tolist() == [1, -1, -2]
+    assert critic.count_parse("= " + "9" * 5000, 3) == -2, "int() of it would be refused"
 
 
 def test_a_critic_is_asked_once_per_completion_and_may_have_no_answer():
