@@ -4,7 +4,7 @@ Host side. Reads: a JSONL file of pairs; optionally GSM8K and ProcessBench. Writ
 standard output, and JSON to --out.
 
 Usage: python benchmarks/verifier.py [--pairs tests/verify/labelled.jsonl] [--gsm8k test.jsonl ...]
-           [--processbench gsm8k.json] [--out benchmarks/results/verifier.json]
+           [--golds aime24.jsonl ...] [--processbench gsm8k.json] [--out benchmarks/results/verifier.json]
 
 A pair is {"category", "gold", "prediction", "label"}. math-verify is asked with its defaults, gold
 and prediction through its `parse`, the gold in dollar signs. Speed is processor time of one thread.
@@ -22,6 +22,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+from jaxrl_reason.tasks import formats, sources
 from jaxrl_reason.verify import judge, processbench, steps
 
 Rates = dict[str, dict[str, float]]
@@ -108,10 +109,30 @@ def solutions(paths: list[pathlib.Path]) -> dict:
     return {"problems": total, "golds_verified": verified, "clean": share, "flagged": flagged}
 
 
+def golds(paths: list[pathlib.Path]) -> dict:
+    """Records of mathematics whose gold answer agrees with itself in a box; places of the others."""
+    found = {}
+    for path in paths:
+        total, verified, others = 0, 0, []
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            total += 1
+            try:
+                gold = formats.maths_entry(json.loads(line)).answer
+                if not ours(f"\\boxed{{{gold}}}", gold):
+                    raise sources.Unusable(f"{gold}: does not agree with itself")
+                verified += 1
+            except sources.Unusable as error:
+                others.append([number, str(error)])
+        found[path.name] = {"problems": total, "golds_verified": verified, "others": others}
+        print(f"{path.name}: {verified} of {total} golds verify {others or ''}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=pathlib.Path, default=DEFAULT_PAIRS)
     parser.add_argument("--gsm8k", type=pathlib.Path, nargs="*", default=[])
+    parser.add_argument("--golds", type=pathlib.Path, nargs="*", default=[], help="of task math")
     parser.add_argument("--processbench", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     options = parser.parse_args()
@@ -140,6 +161,8 @@ def main() -> None:
     print(f"{result['gsm8k_answers_per_s']:,.0f} GSM8K answers per second of one core")
     if options.gsm8k:
         result["gsm8k"] = solutions(options.gsm8k)
+    if options.golds:
+        result["golds"] = golds(options.golds)
     if options.processbench:
         records = processbench.read(options.processbench)
         found = [steps.first_wrong_step(record.steps) for record in records]

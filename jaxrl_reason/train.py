@@ -15,7 +15,7 @@ import json
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -98,12 +98,12 @@ def train(
             resumed_from=progress.update if resume else None,
         )
     writers = parts.Writers(writers)
-    stop = _stop_on_sigterm()
     compiles = timing.CompileCounter()
 
     with contextlib.ExitStack() as closing:
         for part in (compiles, writers, store):
             closing.callback(part.close)
+        stop = closing.enter_context(_stop_on_sigterm())
 
         if progress.update == 0:
             writers.phase("evaluating")
@@ -292,12 +292,18 @@ def _finished(config: ml_collections.ConfigDict, progress: parts.Progress) -> bo
     )
 
 
-def _stop_on_sigterm() -> threading.Event:
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[threading.Event]:
     """Event that SIGTERM sets: the update in progress ends, its state is saved, the program exits with 0."""
     stop = threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    return stop
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _stop_nonfinite(run: parts.Run, update: int, results: dict, last_good: int | None) -> None:

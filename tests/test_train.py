@@ -152,11 +152,13 @@ class Interrupting(outcome.Outcome):
 def test_sigterm_saves_the_update_in_progress_and_returns(start, tmp_path):
     config = small("gspo", tmp_path / "run", model__source=start, train__checkpoint_every=100)
     Interrupting.calls = 0
+    before = signal.getsignal(signal.SIGTERM)
     folder, state = train.train(
         config, method=Interrupting(config, completion_tokens=8), mesh=one_device()
     )
     assert int(state.num_updates) == 2
     assert (folder / "checkpoints" / "2").is_dir()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 class Poisoned(outcome.Outcome):
