@@ -32,11 +32,14 @@ class Second:
 
     def __init__(self, run: parts.Run, name: str, first: _First):
         config, self.run, self.name = run.config, run, name
-        self._params, self._axes, self._scorer = first.params, first.axes, first.scorer
+        self._params, self._scorer = first.params, first.scorer
         optim = config.optim.copy_and_resolve_references()
         optim.learning_rate = first.learning_rate
         self._optimizer = algos_update.make_optimizer(
             optim, config.train.num_updates * config.optim.minibatches
+        )
+        self._places = sharding.state_shardings(
+            run.mesh, first.axes, parts.state_shapes(self._optimizer, first.params)
         )
         loss = types.SimpleNamespace(
             aggregation=first.aggregation, vocab_chunk=config.loss.vocab_chunk
@@ -53,19 +56,21 @@ class Second:
             max_completion=run.engine.shapes.completion,
             first_column=run.engine.shapes.prompt,
             row_sharding=sharding.batch_sharding(run.mesh),
+            state_sharding=self._places,
+            batch_sharding=sharding.batch_sharding(run.mesh),
         )
 
     def first_state(self) -> TrainState:
         """State before the first update, placed on the mesh."""
         # Copies: the update donates its state, and the policy's own arrays stay.
-        params = jax.tree.map(jnp.copy, self._params)
+        params = jax.tree.map(jnp.copy, jax.device_put(self._params, self._places.params))
         state = TrainState(
             num_updates=jnp.int32(0),
             params=params,
-            opt_state=jax.jit(self._optimizer.init)(params),
+            opt_state=jax.jit(self._optimizer.init, out_shardings=self._places.opt_state)(params),
             key=jax.random.key(self.run.config.seed),
         )
-        return jax.device_put(state, sharding.state_shardings(self.run.mesh, self._axes, state))
+        return jax.device_put(state, self._places)
 
     def bind(self, state: TrainState, clock: timing.Clock) -> Bound:
         """`types.Companion` with this state in it, timed."""
