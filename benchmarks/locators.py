@@ -47,7 +47,12 @@ ROWS = {
     "reward model, 0.8": {"locate.kind": "prm", "locate.prm_threshold": 0.8},
     "diff to repair, 1": {"locate.kind": "repair_diff", "locate.repairs": 1},
     "diff to repair, 4": {"locate.kind": "repair_diff", "locate.repairs": 4},
-    "critic": {"locate.kind": "critic", "locate.critic_form": "count"},
+    "critic": {
+        "locate.kind": "critic",
+        "locate.critic_form": "count",
+        "locate.critic_prompt_tokens": 64,
+        "locate.critic_new_tokens": 4,
+    },
 }
 # The reward model's, of `prm_training`: what it learns from, the critic learns from.
 LABELLED_PROBLEMS = 30_000_000

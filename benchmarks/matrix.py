@@ -136,11 +136,8 @@ def measure(options: argparse.Namespace, setting: str) -> dict[str, dict]:
             "sweep": {f"{rate:g}": accuracy for rate, accuracy in swept[method].items()},
             "learning_rate": rates[method],
             "finals": [float(compare.solved(folder)[1].mean()) for folder in folders],
-            "first_update": {
-                name: sum(rows[1][name] for rows in lines) / len(lines)
-                for name in ("reward/all_wrong_frac", "reward/all_right_frac")
-                if all(name in rows[1] for rows in lines)
-            },
+            # Groups whose rewards are all the same, of the first update.
+            "equal_at_first": sum(rows[1]["reward/frac_zero_std"] for rows in lines) / len(lines),
         }
     return table
 

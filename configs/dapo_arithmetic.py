@@ -2,7 +2,8 @@
 
 Command:  jaxrl-reason train --config=configs/dapo_arithmetic.py
 Hardware: 2 CPU cores.
-Result:   not measured.
+Result:   measured 0.70 +- 0.03 at temperature 1 (0.87 greedy) after 100,000 generated tokens, 10 updates,
+          from a start of 0.38 (0.67 greedy); three seeds (benchmarks/matrix.py).
 """
 
 from jaxrl_reason import config
@@ -12,4 +13,5 @@ def get_config():
     c = config.recipe("dapo")
     c.run_dir = "runs/dapo_arithmetic"
     c.model.source = "runs/sft_arithmetic/policy"
+    c.optim.learning_rate = 1e-3
     return c

@@ -3,7 +3,8 @@ on list reduction, from the cold start of sft_arithmetic.py.
 
 Command:  jaxrl-reason train --config=configs/ppo_arithmetic.py
 Hardware: 2 CPU cores.
-Result:   not measured.
+Result:   measured 0.84 +- 0.03 at temperature 1 (0.93 greedy) after 100,000 generated tokens, 17 updates,
+          from a start of 0.38 (0.67 greedy); three seeds (benchmarks/matrix.py).
 """
 
 from jaxrl_reason import config

@@ -2,7 +2,8 @@
 
 Command:  jaxrl-reason train --config=configs/srl_then_rlvr_arithmetic.py
 Hardware: 2 CPU cores.
-Result:   not measured.
+Result:   measured 0.70 +- 0.06 at temperature 1 (0.88 greedy) after 100,000 generated tokens, 12 updates,
+          from a start of 0.38 (0.67 greedy); three seeds (benchmarks/matrix.py).
 """
 
 from jaxrl_reason import config
@@ -20,6 +21,7 @@ def get_config():
     for phase in (srl, rlvr):
         phase.run_dir = "runs/srl_then_rlvr_arithmetic"
         phase.model.source = "runs/sft_arithmetic/policy"
+        phase.optim.learning_rate = 1e-3
     # Groups that are all right or all wrong are replaced, as in SRL those of nearly equal similarity.
     rlvr.rollout.max_refills = 4
     rlvr.train.num_updates = 60
