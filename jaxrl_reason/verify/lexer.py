@@ -35,9 +35,13 @@ _LAYOUT = re.compile(
     r"|phantom\{[^{}]*\}|rule\{[^{}]*\}\{[^{}]*\})(?![a-zA-Z])"
 )
 _SPACES = re.compile(r"(?<!\\)\\(?:[;:>! ]|(?:quad|qquad|enspace|thinspace)(?![a-zA-Z]))|~|&nbsp;")
+_INNER = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"  # braces, and two levels within them
 _FONT = re.compile(
-    r"\\(?:mathbf|underline|underbar|boldsymbol|bm|mathit|mathnormal|mathsf|mathcal)\s*\{([^{}]*)\}"
+    r"\\(?:mathbf|underline|underbar|boldsymbol|bm|mathit|mathnormal|mathsf|mathcal|ensuremath|pmb)"
+    rf"\s*{_INNER}"
 )
+_ROWS = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|split|gather|gathered|equation)\*?\}")
+_NUMBER_TEXT = re.compile(r"\{\s*\\(?:text|mathrm)\s*\{\s*([0-9.]+)\s*\}\s*\}")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\,|,\\!)\d{3})+(?![\d])")
 _COMMA_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _SPACE_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?: \d{3})+(?![\d]|\s*/)")
@@ -50,6 +54,8 @@ _CLOCK = re.compile(
 )
 _TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))")  # 1.2 x 10^5
 _MODULE = re.compile(r"(?<![\w.])(?:np|numpy|math)\.(?=[a-z])")  # np.sqrt(2) is sqrt(2)
+_LEADING = re.compile(r"(?:=(?!=)|\\approx(?![a-zA-Z]))\s*")  # "= 17" behind what was asked for
+_DOTS = re.compile(r"(?<=[0-9])\.\.\.(?!\.)")
 _MATHS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")
 
 _TOKEN = re.compile(
@@ -94,6 +100,9 @@ def clean(text: str) -> str:
         text = _LAYOUT.sub("", text)
         text = _NO_TEXT.sub(" ", text)
         text = _TEXT_COMMA.sub(",", text)
+        text = _NUMBER_TEXT.sub(r"{\1}", text)
+        if "\\begin" in text:
+            text = _without_rows(text)
         text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
         text = _SPACES.sub(" ", text)
         text = re.sub(r"(?<!\\)\\,", " ", text).replace(r"\$", "$")
@@ -102,12 +111,13 @@ def clean(text: str) -> str:
             if not count:
                 break
         text = re.sub(r"\\(?:[dtcs]|nice|flat)frac(?![a-z])", r"\\frac", text)
-        text = re.sub(r"(\\\\)\[[0-9.]+(?:pt|em|ex|mm)\]", r"\1", text).replace("^{}", "")
+        text = re.sub(r"(\\\\)\[[0-9.]+(?:pt|em|ex|mm)\]", r"\1", text)
         text = _MATHS.sub("", text)
     else:
         text = text.replace("$$", "")
         if "{,}" in text:
             text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+    text = text.replace("^{}", "").replace(r"\text{:}", ":").replace("{:}", ":")
     if "m" in text or "M" in text:
         text = _CLOCK.sub(lambda m: f"{m[1]}{m[2] or ':00'} {m[4][0].lower()}m", text)
     if ")_" in text:
@@ -115,12 +125,21 @@ def clean(text: str) -> str:
     if "10" in text:
         text = _TIMES.sub(r"\\times ", text)
     if "." in text:
-        text = text.replace("{.}", ".")
+        text = _DOTS.sub(r"\\ldots ", text.replace("{.}", "."))
         text = _MODULE.sub("", text)
     text = _unwrapped(text)
     if text.startswith("\\") and (bare := _unworded(text)) != text:
         text = _unwrapped(bare)
     return _without_separators(text)
+
+
+def _without_rows(text: str) -> str:
+    """Steps that stand one below the other as one line, other rows as a list."""
+    rows, count = _ROWS.subn("", text)
+    if not count or "\\begin" in rows:
+        return text
+    rows = re.sub(r"\\\\\s*&?\s*=", "=", rows.replace("&=", "=").replace("& =", "="))
+    return rows.strip().removesuffix("\\\\").replace("\\\\", ",").replace("&", " ")
 
 
 def _unworded(text: str) -> str:
@@ -155,6 +174,8 @@ def _unwrapped(text: str) -> str:
     for _ in range(6):
         before = text
         text = text.strip().rstrip("\\").strip()
+        if text[:1] in ("=", "\\") and (match := _LEADING.match(text)):
+            text = text[match.end() :]
         text = text.removesuffix(".") if not text.endswith("..") else text
         text = text.rstrip(",;:")
         for mark in ("**", "`", "__", '"'):

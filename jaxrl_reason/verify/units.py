@@ -96,6 +96,7 @@ _TAIL = re.compile(
     rf"(?:\s|(?<=[\d)}}\]!]))(?P<unit>{_WORDS}[A-Za-z.%²³\-']*(?:\s*(?:\^\s*\{{?-?[1-4]\}}?|[/*·]|\\cdot|\s)"
     rf"\s*(?:{_WORDS}[A-Za-z.\-']*)?)*)$"
 )
+_OF = re.compile(r"of (?:the|a|an|all|her|his|its|their) [a-z' -]+", re.I)  # 5/8 of the cake
 _PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([A-Za-z]+)")
 _COMPOUND = re.compile(rf"{_PART.pattern}(?:(?:\s*,)?\s*(?:and\s+)?{_PART.pattern}){{1,3}}\.?")
 _POWER = re.compile(r"\^\s*\{?(-?[1-4])\}?$")
@@ -136,6 +137,8 @@ def split(text: str) -> tuple[str, Unit | None]:
     scale, words = _scale(words)
     scaled = rf"({number})\times 10^{{{scale}}}" if scale else number
     if not words:
+        return scaled, None
+    if _OF.fullmatch(words):
         return scaled, None
     if words.lower() in ("percent", "percentage", "pct"):
         return f"({scaled})%", None
