@@ -52,6 +52,7 @@ _FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]")
 _HOUR = re.compile(r"\d{1,2}:0\d")  # 12:05, which as a ratio would be 12:5
 _WORDS = re.compile(r"[^\W\d_][^\W\d_'\-.\s,()&]*(?:[\s'\-.,()&]+[^\W\d_]+)*[.\s)]*")
 _SIGNED = re.compile(r"(?i)(?:negative|minus)\s+([0-9][0-9.,/]*)")
+_ODDS = re.compile(r"([0-9]{1,9}) (?:in|out of) ([0-9]{1,9})")  # 1 in 5
 _EULER = re.compile(r"(?<=[0-9])e(?=\s*[+-]\s*[0-9])")  # 2e-1, where e is wanted
 _WORDS_AND_NUMBERS = re.compile(r"[A-Za-z]{3,}(?:[ ,.:#-]{1,3}(?:[A-Za-z]+|[0-9]+))+")  # March 14
 _WRAP = re.compile(
@@ -208,6 +209,9 @@ def read(text: str) -> Answer:
         signed = _SIGNED.fullmatch(plain)
         if signed and (value := plain_number(signed[1])) is not None:
             return _number_read(cleaned, -value)
+        odds = _ODDS.fullmatch(plain)
+        if odds and int(odds[2]):
+            return _number_read(cleaned, Fraction(int(odds[1]), int(odds[2])))
         tree = vocabulary.said(_plain_words(plain)) if words else None
         words = words or (_WORDS_AND_NUMBERS.fullmatch(plain) if len(plain) <= 200 else None)
     return Answer(
@@ -238,11 +242,11 @@ def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
     constant = gold.tree is not None and gold.tree[0] == "const"
     if gold.words is not None and gold.words == answer.words and not constant:
         return True
-    if gold.tree is None and gold.value is None:
-        return False
     letters = wording.chosen(_plain(gold.text))
     if letters and letters == wording.chosen(_plain(answer.text)):
         return True
+    if gold.tree is None and gold.value is None:
+        return False
     named = wording.value_named(answer.text)
     if named is not None and (gold.value is not None or gold.tree[0] != "rel"):
         return matches(gold, read(named), deadline)
@@ -381,5 +385,13 @@ def _plain(text: str) -> str:
 
 
 def _plain_words(text: str) -> str:
-    words = re.findall(r"[^\W\d_]+|\d+", text.casefold())
-    return " ".join(w for w in words if w not in ("the", "a", "an") or len(words) == 1)
+    words = re.findall(r"[^\W\d_]+|\d+", text)
+    if len(words) > 1:  # a capital A before no word is a letter to choose
+        words = [
+            word
+            for word, after in zip(words, [*words[1:], ""], strict=True)
+            if word.casefold() not in ("the", "an", "a", "and")
+            or word == "A"
+            and not after.islower()
+        ]
+    return " ".join(words).casefold()

@@ -55,6 +55,7 @@ _CLOCK = re.compile(
 _TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))")  # 1.2 x 10^5
 _MODULE = re.compile(r"(?<![\w.])(?:np|numpy|math)\.(?=[a-z])")  # np.sqrt(2) is sqrt(2)
 _LEADING = re.compile(r"(?:=(?!=)|\\approx(?![a-zA-Z]))\s*")  # "= 17" behind what was asked for
+_FACTORIAL = re.compile(r"(?<=[0-9])!=(?=\s*[0-9])")  # 4!=24, where 4 is unequal says nothing
 _DOTS = re.compile(r"(?<=[0-9])\.\.\.(?!\.)")
 _MATHS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")
 
@@ -122,6 +123,8 @@ def clean(text: str) -> str:
         text = _CLOCK.sub(lambda m: f"{m[1]}{m[2] or ':00'} {m[4][0].lower()}m", text)
     if ")_" in text:
         text = re.sub(r"\((\d{1,60})\)_", r"\1_", text)  # (1101)_2
+    if "!=" in text:
+        text = _FACTORIAL.sub("! =", text)
     if "10" in text:
         text = _TIMES.sub(r"\\times ", text)
     if "." in text:
@@ -178,7 +181,7 @@ def _unwrapped(text: str) -> str:
             text = text[match.end() :]
         text = text.removesuffix(".") if not text.endswith("..") else text
         text = text.rstrip(",;:")
-        for mark in ("**", "`", "__", '"'):
+        for mark in ("**", "`", "__", '"', "*", "_"):
             if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
                 text = text[len(mark) : -len(mark)]
         if text.count("$") >= 2 and text.count("$") % 2 == 0:

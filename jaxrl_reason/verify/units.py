@@ -43,7 +43,8 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
         ("rupee", 1, "₹ rupee"), ("degree", 1, "deg degree"), ("radian", 1, "rad radian"),
         ("kelvin", 1, "kelvin k"), ("ampere", 1, "a amp ampere"), ("mole", 1, "mol mole"),
         ("bit", 1, "bit"), ("bit", 8, "byte"), ("unit", 1, "unit"),
-        ("unit", 12, "dozen"),
+        ("unit", 12, "dozen"), ("gallon", 1, "gallon gal"), ("gallon", "1/4", "quart qt"),
+        ("gallon", "1/8", "pint pt"), ("gallon", "1/16", "cup"),
     ]  # fmt: skip
     found = {}
     for base, factor, names in rows:
@@ -52,6 +53,8 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
     derived = [
         ("liter litre l", "1/1000", {"metre": 3}), ("ml milliliter millilitre cc", "1/1000000", {"metre": 3}),
         ("hectare ha", 10000, {"metre": 2}), ("mph", "0.44704", {"metre": 1, "second": -1}),
+        ("mpg", "1609.344", {"metre": 1, "gallon": -1}),
+        ("rpm", "1/60", {"revolution": 1, "second": -1}),
         ("kph kmh", "5/18", {"metre": 1, "second": -1}),
         ("n newton", 1000, {"gram": 1, "metre": 1, "second": -2}),
         ("j joule", 1000, {"gram": 1, "metre": 2, "second": -2}),

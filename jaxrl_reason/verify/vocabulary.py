@@ -47,10 +47,10 @@ _TENS = {
     for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())
 }
 _POWERS = {"thousand": 1000, "million": 1_000_000}
-_PARTS = {
-    "half": (1, 2), "one half": (1, 2), "one third": (1, 3), "two thirds": (2, 3),
-    "one quarter": (1, 4), "one fourth": (1, 4), "three quarters": (3, 4), "three fourths": (3, 4),
-}  # fmt: skip
+_PARTS = {"half": 2, "quarter": 4} | {
+    word: i + 3
+    for i, word in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split())
+}
 REALS = ("var", "mathbb R")  # as the grammar reads R in blackboard letters
 _ZERO, _INFINITE = ("num", Fraction(0)), ("inf",)
 HALVES = {
@@ -88,8 +88,10 @@ def counted(words: str) -> Fraction | None:
       >>> counted("seventy two"), counted("two thirds"), counted("two seven")
       (Fraction(72, 1), Fraction(2, 3), None)
     """
-    if words in _PARTS:
-        return Fraction(*_PARTS[words])
+    top, _, part = words.rpartition(" ")
+    if (part := "half" if part == "halves" else part.removesuffix("s")) in _PARTS:
+        top = top or ("one" if part == "half" else "")
+        return Fraction(int(NUMBERS[top]), _PARTS[part]) if top in NUMBERS else None
     if not words:
         return None
     total = group = 0

@@ -32,8 +32,8 @@ _COMMENT = re.compile(
     r"|\(\s*([A-Za-z]{3,}(?:\s[A-Za-z]+)*)\s*\))$"
 )
 _CONDITION = re.compile(
-    r"\s*,?\s*\\(?:text|mathrm)\s*\{\s*,?\s*(?:for|where|with)\s+(?:any|some|all|every|an?|arbitrary)\b"
-    r"([^{}]*)\}\s*(?:[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?)?)?$"
+    r"\s*,?\s*\\(?:text|mathrm)\s*\{\s*,?\s*(?:for|where|with)\s+"
+    r"(?:any|some|all|every|an?|arbitrary)\b([^{}]*)\}\s*(?:[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?)?)?$"
 )
 _DOUBT = re.compile(r"\b(?:or|not|no|wrong|false|incorrect|without|except|\d+)\b|\d", re.I)
 _CHOSEN = re.compile(r"\(?[A-J]\)?(?:(?:\s*,\s*and\s|\s*,|\s+and\s|\s*)\s*\(?[A-J]\)?)+")
