@@ -51,8 +51,6 @@ _LABELLED = re.compile(
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]")
 _HOUR = re.compile(r"\d{1,2}:0\d")  # 12:05, which as a ratio would be 12:5
 _WORDS = re.compile(r"[^\W\d_][^\W\d_'\-.\s,()&]*(?:[\s'\-.,()&]+[^\W\d_]+)*[.\s)]*")
-_SIGNED = re.compile(r"(?i)(?:negative|minus)\s+([0-9][0-9.,/]*)")
-_ODDS = re.compile(r"([0-9]{1,9}) (?:in|out of) ([0-9]{1,9})")  # 1 in 5
 _EULER = re.compile(r"(?<=[0-9])e(?=\s*[+-]\s*[0-9])")  # 2e-1, where e is wanted
 _WORDS_AND_NUMBERS = re.compile(r"[A-Za-z]{3,}(?:[ ,.:#-]{1,3}(?:[A-Za-z]+|[0-9]+))+")  # March 14
 _WRAP = re.compile(
@@ -206,12 +204,8 @@ def read(text: str) -> Answer:
         named = wording.value_named(cleaned)
         tree = None if named is None else _parsed(named)  # `matches` reads the rest of it
     if tree is None:
-        signed = _SIGNED.fullmatch(plain)
-        if signed and (value := plain_number(signed[1])) is not None:
-            return _number_read(cleaned, -value)
-        odds = _ODDS.fullmatch(plain)
-        if odds and int(odds[2]):
-            return _number_read(cleaned, Fraction(int(odds[1]), int(odds[2])))
+        if (value := plain_number(wording.in_figures(plain))) is not None:
+            return _number_read(cleaned, value)
         tree = vocabulary.said(_plain_words(plain)) if words else None
         words = words or (_WORDS_AND_NUMBERS.fullmatch(plain) if len(plain) <= 200 else None)
     return Answer(

@@ -23,7 +23,7 @@ _SYMBOLS = {
     "⌉": r"\rceil ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ",
     "μ": r"\mu ", "φ": r"\phi ", "₀": "_0", "₁": "_1", "₂": "_2", "₃": "_3", "₄": "_4", "₅": "_5",
     "₆": "_6", "₇": "_7", "₈": "_8", "₉": "_9", "…": r"\ldots ", "℃": r"^\circ C",
-    "℉": r"^\circ F",
+    "℉": r"^\circ F", "∎": "", "✓": "", "✅": "",
 }  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
@@ -31,7 +31,7 @@ _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 # Layout that carries no meaning.
 _LAYOUT = re.compile(
     r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathstrut|hfill"
-    r"|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|boldmath|centering|(?:text)?color\s*\{[^{}]*\}"
+    r"|blacksquare|checkmark|qed|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|boldmath|centering|(?:text)?color\s*\{[^{}]*\}"
     r"|phantom\{[^{}]*\}|rule\{[^{}]*\}\{[^{}]*\})(?![a-zA-Z])"
 )
 _SPACES = re.compile(r"(?<!\\)\\(?:[;:>! ]|(?:quad|qquad|enspace|thinspace)(?![a-zA-Z]))|~|&nbsp;")

@@ -99,6 +99,7 @@ _TAIL = re.compile(
     rf"(?:\s|(?<=[\d)}}\]!]))(?P<unit>{_WORDS}[A-Za-z.%²³\-']*(?:\s*(?:\^\s*\{{?-?[1-4]\}}?|[/*·]|\\cdot|\s)"
     rf"\s*(?:{_WORDS}[A-Za-z.\-']*)?)*)$"
 )
+_NAMED_TAIL = re.compile(r"(?<=[A-Za-z0-9)}])\s*\\(?:text|mathrm)\s*\{([A-Za-z ]{3,30})\}$")
 _OF = re.compile(r"of (?:the|a|an|all|her|his|its|their) [a-z' -]+", re.I)  # 5/8 of the cake
 _PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([A-Za-z]+)")
 _COMPOUND = re.compile(rf"{_PART.pattern}(?:(?:\s*,)?\s*(?:and\s+)?{_PART.pattern}){{1,3}}\.?")
@@ -146,6 +147,8 @@ def split(text: str) -> tuple[str, Unit | None]:
     if words.lower() in ("percent", "percentage", "pct"):
         return f"({scaled})%", None
     unit = _parse(words)
+    if unit is None and (named := _NAMED_TAIL.search(text)):  # 3a + 2b dollars
+        unit, scaled = _parse(named[1].strip()), text[: named.start()]
     return (text, None) if unit is None else (scaled, unit)
 
 

@@ -65,6 +65,8 @@ _EVERYTHING = frozenset(("all real numbers", "all reals", "every real number", "
 
 def said(words: str) -> tuple | None:
     """What words say that stand for a number or a set, in lower case and without articles."""
+    for lead in ("there is ", "there are ", "exactly "):
+        words = words.removeprefix(lead)
     sign, _, rest = words.partition(" ")
     if sign in ("negative", "minus", "positive", "plus") and rest:
         tree = said(rest)

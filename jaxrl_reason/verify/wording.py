@@ -23,8 +23,12 @@ _NAME = re.compile(
 )
 _ANSWER = re.compile(
     r"\s*(?:the\s+)?(?:final\s+)?(?:answer|result|value|total)\s*(?:is)?\s*:?\s*"
-    r"|\s*(?:so\s+|thus\s+)?(?:the|his|her|its)\s[a-z\s]{2,60}\b(?:is|are|equals)\s*:?\s*",
+    r"|\s*(?:so\s+|thus\s+)?(?:the|his|her|its)\s[a-z\s]{2,60}\b(?:is|are|equals)\s*:?\s*"
+    r"|\s*(?:there\s+(?:is|are)|exactly|a\s+total\s+of)\s*",
     re.I,
+)
+_SENTENCE = re.compile(
+    r"(?:The|His|Her|There)\s[A-Za-z\s]{0,60}\b(?:is|are|equals)\s+(?=[-$\\(0-9])"
 )
 _LABEL = re.compile(rf"{_TEXT}\s*([:=]?)\s*(?=\S)")
 _COMMENT = re.compile(
@@ -35,6 +39,8 @@ _CONDITION = re.compile(
     r"\s*,?\s*\\(?:text|mathrm)\s*\{\s*,?\s*(?:for|where|with)\s+"
     r"(?:any|some|all|every|an?|arbitrary)\b([^{}]*)\}\s*(?:[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?)?)?$"
 )
+_SIGNED = re.compile(r"(?:negative|minus)\s+([0-9][0-9.,/]*)", re.I)
+_ODDS = re.compile(r"([0-9]{1,9}) (?:in|out of) ([0-9]{1,9})")  # 1 in 5
 _DOUBT = re.compile(r"\b(?:or|not|no|wrong|false|incorrect|without|except|\d+)\b|\d", re.I)
 _CHOSEN = re.compile(r"\(?[A-J]\)?(?:(?:\s*,\s*and\s|\s*,|\s+and\s|\s*)\s*\(?[A-J]\)?)+")
 
@@ -61,7 +67,21 @@ def value_named(text: str) -> str | None:
     if match and (_ANSWER.fullmatch(match[1]) or match[1].strip().endswith(":") or match[2]):
         if not _DOUBT.search(match[1]):
             return text[match.end() :].strip()
-    return None
+    match = _SENTENCE.match(text)
+    return text[match.end() :].strip() if match and not _DOUBT.search(match[0]) else None
+
+
+def in_figures(text: str) -> str:
+    """A number that words join or negate, in figures alone; "" for anything else.
+
+    Example:
+      >>> in_figures("negative 2.5"), in_figures("1 out of 5"), in_figures("less than 5")
+      ('-2.5', '1/5', '')
+    """
+    if signed := _SIGNED.fullmatch(text):
+        return "-" + signed[1]
+    odds = _ODDS.fullmatch(text)
+    return f"{odds[1]}/{odds[2]}" if odds else ""
 
 
 def without_comment(text: str) -> str | None:
