@@ -86,6 +86,9 @@ class Cursor:
         if "." in token.text and self.sees("overline", "bar", "dot"):
             self.take()
             return ("num", token.value + vocabulary.repeating(token.text, self.flat()))
+        if "." in token.text and self.sees("ldots", "dots", "cdots"):
+            self.take()
+            return ("num", vocabulary.continued(token.text))
         if whole and self.sees("_"):
             self.take()
             base = self.flat()

@@ -93,10 +93,27 @@ class Enclosed(cursor.Cursor):
             tree = ("div", tree, self.power())  # \sin \pi/3
         return tree
 
+    def _cases(self) -> tuple:
+        """A system of equations; what holds under conditions is not read."""
+        rows = []
+        while not self.sees("end"):
+            rows.append(self.relation())
+            if rows[-1][0] != "rel":
+                raise Unreadable("a case that is no equation")
+            if self.sees(","):
+                self.take()
+            if not self.sees("end"):
+                self.expect("\\")
+        for _ in range(4):  # \end { cases }
+            self.take()
+        return ("list", *rows)
+
     def _matrix(self) -> tuple:
         self.expect("{")
         kind = self.take().text
         self.expect("}")
+        if kind == "cases":
+            return self._cases()
         if kind not in ("pmatrix", "bmatrix", "matrix", "array", "Bmatrix", "smallmatrix"):
             raise Unreadable(f"the environment {kind!r}")
         if kind == "array":

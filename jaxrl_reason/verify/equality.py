@@ -135,6 +135,8 @@ def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
     """x > 3 and 1 < x <= 2 as intervals; None where it is no bound on one variable."""
     minus_infinity = ("neg", _INFINITE)
     turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
+    # 0 < f(x) < 1 bounds f(x) as 0 < y < 1 bounds y.
+    sides = [s[1] if s[0] == "mul" and s[1] in _NAMES and s[2][0] == "var" else s for s in sides]
     if len(sides) == 2:
         (left, right), operator = sides, operators[0]
         if right[0] == "var" and not variables(left):
@@ -213,6 +215,8 @@ def _equal(a: tuple, b: tuple, deadline: float) -> bool:
         return _equal(a[1], b, deadline)
     if len(kinds) == 2 and len(b) == 2 and b[0] in ("list", "set") and a[0] not in _CONTAINERS:
         return _equal(a, b[1], deadline)
+    if "ratio" in kinds:
+        return _ratio_of_value(a, b, deadline)
     if kinds & set(_CONTAINERS):
         return False
     return sameness.expressions_equal(a, b, deadline)
@@ -283,6 +287,8 @@ def _relations_equal(a: tuple, b: tuple, deadline: float) -> bool:
         given = b[2] if a[2] == ("var", "y") else a[2]  # y = x^2 and f(x) = x^2
         if given[0] == "mul" and given[2] == ("var", "x") and given[1] in _FUNCTIONS:
             return _equal(a[3], b[3], deadline)
+    if a[1] == ("=",) and len(a) == 4 and (sameness.calls(a, b) or sameness.calls(b, a)):
+        return _equal(a[3], b[3], deadline)
     if a[1] not in (("=",), ("<",), ("<=",)) or variables(a) != variables(b):
         return False
     if any(side[0] in _CONTAINERS for side in (*a[2:], *b[2:])):
@@ -358,6 +364,17 @@ def _ratios_equal(a: tuple, b: tuple, deadline: float) -> bool:
         (("mul", a[0], b[i]), ("mul", a[i], b[0])) for i in range(1, len(a))
     )  # a0 : ai = b0 : bi
     return all(sameness.expressions_equal(x, y, deadline) for x, y in products)
+
+
+def _ratio_of_value(a: tuple, b: tuple, deadline: float) -> bool:
+    """3:4 and 3/4; but 2:1 is no 2."""
+    ratio, other = (a, b) if a[0] == "ratio" else (b, a)
+    if len(ratio) != 3 or other[0] in _CONTAINERS or variables(other):
+        return False
+    value = values.evaluate(other, {}, deadline)
+    if isinstance(value, Fraction) and value.denominator == 1:
+        return False
+    return sameness.expressions_equal(("div", *ratio[1:]), other, deadline)
 
 
 def _as_matrix(tree: tuple) -> tuple | None:

@@ -20,8 +20,19 @@ _JOIN = re.compile(
 _PHRASE = re.compile(
     r"answer\W{0,6}(?:is|are|=|:|would be|should be|must be|(?=\s\*{0,2}(?:\$|\\[(\[])))(?=[\s:*$\\(=-]|\d|\Z)"
 )
-_LEAD = re.compile(r"[\s:=*]*(?:(?:is|thus|therefore|option|choice)\b[\s:*]*)*", re.I)
-_STOP = re.compile(r"[.!?](?=\s|\*|$)|\n|;? I hope\b")
+_HEADING = re.compile(r"[#*][#*\s]*(?:the\s+)?(?:final\s+|correct\s+)?")  # "## Answer", then 15
+_UNDER_IT = re.compile(r"answer[\s*:]*\n\s*")
+_LEAD = re.compile(
+    r"[\s:=*]*(?:(?:is|thus|therefore|option|choice|simply|just|exactly|then|hence|indeed"
+    r"|clearly|equal to|given by)\b[\s:*]*)*",
+    re.I,
+)
+# Where the sentence ends, or goes on with reasons and with what is nearly the same.
+_STOP = re.compile(
+    r"[.!?](?=\s|\*|$)|\n|;? I hope\b|,?\s(?:since|because)\s"
+    r"|,?\sas (?:required|desired|claimed|expected)\b"
+    r"|(?:,?\s(?:or|which is)\s|\s\((?:or\s)?)(?:approximately|about|roughly)\s"
+)
 _MAX_BOXES = 8  # that stand side by side
 
 
@@ -66,6 +77,9 @@ def final_answer(completion: str) -> str | None:
         match = _PHRASE.match(lowered, start)
         if match:
             return _sentence(completion[match.end() :])
+        under = _UNDER_IT.match(lowered, start)
+        if under and _HEADING.fullmatch(lowered, lowered.rfind("\n", 0, start) + 1, start):
+            return _sentence(completion[under.end() :])
         start = lowered.rfind("answer", 0, start)
     return None
 
@@ -165,4 +179,8 @@ def _sentence(text: str) -> str | None:
         head, tail = "", text
     match = _STOP.search(tail)
     sentence = (head + (tail[: match.start()] if match else tail)).strip()
+    if sentence.endswith("*") and sentence.count("*") == 1:
+        sentence = sentence[:-1].strip()  # the lead took its partner
+    if sentence.endswith("}") and sentence.count("{") < sentence.count("}"):
+        sentence = sentence[:-1].strip()  # {"answer": 15}
     return sentence if len(sentence) <= MAX_ANSWER_CHARS else None

@@ -197,6 +197,8 @@ class _Parser(enclosed.Enclosed):
         if first is not None and first.text in ("circ", "prime", "*", "ast", "degree"):
             mark = self.flat()
             return ("deg", base) if mark in ("circ", "degree") else vocabulary.marked(base, mark)
+        if base == vocabulary.REALS and first is not None and first.text in ("+", "-"):
+            return vocabulary.HALVES[self.flat()]
         exponent = self._argument() if braced else self._small_exponent()
         return ("pow", base, exponent)
 

@@ -11,7 +11,8 @@ one side, but where both sides have one they must agree, converted exactly; 12_5
 the value counts, of "4 = 5" nothing.
 Sets of reals are one however they are written; x > 1, x < 5 means both and x < 1, x > 5 either.
 Quantities of a formula of several letters are positive: sqrt(a^2 b) is a sqrt(b), but sqrt(x^2) is
-not x. I(0) is a name and not zero. A constant of integration may be called c or C.
+not x. I(0) is a name and not zero. 3:4 is 3/4, but 2:1 is no 2; 0.333... repeats. A constant
+of integration may be called c or C.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ _LABELLED = re.compile(
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]")
 _HOUR = re.compile(r"\d{1,2}:0\d")  # 12:05, which as a ratio would be 12:5
 _WORDS = re.compile(r"[^\W\d_][^\W\d_'\-.\s,()&]*(?:[\s'\-.,()&]+[^\W\d_]+)*[.\s)]*")
+_EULER = re.compile(r"(?<=[0-9])e(?=\s*[+-]\s*[0-9])")  # 2e-1, where e is wanted
 _WORDS_AND_NUMBERS = re.compile(r"[A-Za-z]{3,}(?:[ ,.:#-]{1,3}(?:[A-Za-z]+|[0-9]+))+")  # March 14
 _WRAP = re.compile(
     r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|textbf|textit|rm|mathbf)\s*\{([^{}]*)\}"
@@ -191,6 +193,8 @@ def read(text: str) -> Answer:
             tree, unit, whole = whole, None, None
     found = letter or labelled
     tree = vocabulary.based(cleaned) or tree
+    if tree is not None and words and vocabulary.counted(plain.casefold()) is not None:
+        tree = vocabulary.said(plain.casefold())  # six, which is no product of three letters
     if tree is None and (amount := units.compound(cleaned)):
         tree, unit = ("num", amount[0]), amount[1]
     if not (tree or words or found):
@@ -200,6 +204,8 @@ def read(text: str) -> Answer:
         named = wording.value_named(cleaned)
         tree = None if named is None else _parsed(named)  # `matches` reads the rest of it
     if tree is None:
+        if (value := plain_number(wording.in_figures(plain))) is not None:
+            return _number_read(cleaned, value)
         tree = vocabulary.said(_plain_words(plain)) if words else None
         words = words or (_WORDS_AND_NUMBERS.fullmatch(plain) if len(plain) <= 200 else None)
     return Answer(
@@ -227,19 +233,21 @@ def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
         return answer.letter == gold.letter
     if "".join(gold.text.split()) == "".join(answer.text.split()):
         return True
-    if gold.words is not None and gold.words == answer.words:
+    constant = gold.tree is not None and gold.tree[0] == "const"
+    if gold.words is not None and gold.words == answer.words and not constant:
         return True
-    if gold.tree is None and gold.value is None:
-        return False
     letters = wording.chosen(_plain(gold.text))
     if letters and letters == wording.chosen(_plain(answer.text)):
         return True
+    if gold.tree is None and gold.value is None:
+        return False
     named = wording.value_named(answer.text)
     if named is not None and (gold.value is not None or gold.tree[0] != "rel"):
         return matches(gold, read(named), deadline)
     labelled = _LABELLED.fullmatch(_plain(answer.text))
     if labelled:
         return matches(gold, read(labelled[3]), deadline)
+    answer = _as_asked(gold, answer)
     unevaluated = answer.tree is not None and unfinished.operations(answer.tree) - {"pow"}
     if unevaluated and (gold.tree is None or unfinished.is_finished(gold.tree)):
         return False
@@ -251,12 +259,25 @@ def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
     return _quantities_match(gold, answer, deadline)
 
 
+def _as_asked(gold: Answer, answer: Answer) -> Answer:
+    """The answer in the reading that the gold one suggests, where it has two."""
+    if gold.tree is None:
+        return answer
+    if gold.tree[0] == "matrix" and answer.tree is not None and answer.tree[0] == "binom":
+        return answer._replace(tree=("matrix", 1, *answer.tree[1:]))  # a vector in TeX's old way
+    if ("const", "e") in sameness.nodes(gold.tree) and _EULER.search(answer.text):
+        return read(_EULER.sub(" e ", answer.text))
+    return answer
+
+
 def _quantities_match(gold: Answer, answer: Answer, deadline: float) -> bool:
     a, b = _tree(gold), _tree(answer)
     if a is None or b is None:
         return False
     if a[0] == b[0] == "ratio" and (_is_clock(gold) or _is_clock(answer)):
         return a == b and (gold.unit == answer.unit or None in (gold.unit, answer.unit))
+    if (a[0] == "ratio" and _is_clock(gold)) or (b[0] == "ratio" and _is_clock(answer)):
+        return False  # of any other a:b the value is a/b
     if gold.whole is not None or answer.whole is not None:
         # "2 m" may be two metres or two times m: equal if either reading agrees on both sides.
         first, second = gold.whole or a, answer.whole or b
@@ -358,5 +379,13 @@ def _plain(text: str) -> str:
 
 
 def _plain_words(text: str) -> str:
-    words = re.findall(r"[^\W\d_]+|\d+", text.casefold())
-    return " ".join(w for w in words if w not in ("the", "a", "an") or len(words) == 1)
+    words = re.findall(r"[^\W\d_]+|\d+", text)
+    if len(words) > 1:  # a capital A before no word is a letter to choose
+        words = [
+            word
+            for word, after in zip(words, [*words[1:], ""], strict=True)
+            if word.casefold() not in ("the", "an", "a", "and")
+            or word == "A"
+            and not after.islower()
+        ]
+    return " ".join(words).casefold()

@@ -23,7 +23,7 @@ _SYMBOLS = {
     "⌉": r"\rceil ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ",
     "μ": r"\mu ", "φ": r"\phi ", "₀": "_0", "₁": "_1", "₂": "_2", "₃": "_3", "₄": "_4", "₅": "_5",
     "₆": "_6", "₇": "_7", "₈": "_8", "₉": "_9", "…": r"\ldots ", "℃": r"^\circ C",
-    "℉": r"^\circ F",
+    "℉": r"^\circ F", "∎": "", "✓": "", "✅": "",
 }  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
@@ -31,13 +31,17 @@ _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 # Layout that carries no meaning.
 _LAYOUT = re.compile(
     r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathstrut|hfill"
-    r"|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|boldmath|centering|(?:text)?color\s*\{[^{}]*\}"
+    r"|blacksquare|checkmark|qed|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|boldmath|centering|(?:text)?color\s*\{[^{}]*\}"
     r"|phantom\{[^{}]*\}|rule\{[^{}]*\}\{[^{}]*\})(?![a-zA-Z])"
 )
 _SPACES = re.compile(r"(?<!\\)\\(?:[;:>! ]|(?:quad|qquad|enspace|thinspace)(?![a-zA-Z]))|~|&nbsp;")
+_INNER = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"  # braces, and two levels within them
 _FONT = re.compile(
-    r"\\(?:mathbf|underline|underbar|boldsymbol|bm|mathit|mathnormal|mathsf|mathcal)\s*\{([^{}]*)\}"
+    r"\\(?:mathbf|underline|underbar|boldsymbol|bm|mathit|mathnormal|mathsf|mathcal|ensuremath|pmb)"
+    rf"\s*{_INNER}"
 )
+_ROWS = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|split|gather|gathered|equation)\*?\}")
+_NUMBER_TEXT = re.compile(r"\{\s*\\(?:text|mathrm)\s*\{\s*([0-9.]+)\s*\}\s*\}")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\,|,\\!)\d{3})+(?![\d])")
 _COMMA_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _SPACE_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?: \d{3})+(?![\d]|\s*/)")
@@ -50,6 +54,9 @@ _CLOCK = re.compile(
 )
 _TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))")  # 1.2 x 10^5
 _MODULE = re.compile(r"(?<![\w.])(?:np|numpy|math)\.(?=[a-z])")  # np.sqrt(2) is sqrt(2)
+_LEADING = re.compile(r"(?:=(?!=)|\\approx(?![a-zA-Z]))\s*")  # "= 17" behind what was asked for
+_FACTORIAL = re.compile(r"(?<=[0-9])!=(?=\s*[0-9])")  # 4!=24, where 4 is unequal says nothing
+_DOTS = re.compile(r"(?<=[0-9])\.\.\.(?!\.)")
 _MATHS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")
 
 _TOKEN = re.compile(
@@ -94,6 +101,9 @@ def clean(text: str) -> str:
         text = _LAYOUT.sub("", text)
         text = _NO_TEXT.sub(" ", text)
         text = _TEXT_COMMA.sub(",", text)
+        text = _NUMBER_TEXT.sub(r"{\1}", text)
+        if "\\begin" in text:
+            text = _without_rows(text)
         text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
         text = _SPACES.sub(" ", text)
         text = re.sub(r"(?<!\\)\\,", " ", text).replace(r"\$", "$")
@@ -102,25 +112,37 @@ def clean(text: str) -> str:
             if not count:
                 break
         text = re.sub(r"\\(?:[dtcs]|nice|flat)frac(?![a-z])", r"\\frac", text)
-        text = re.sub(r"(\\\\)\[[0-9.]+(?:pt|em|ex|mm)\]", r"\1", text).replace("^{}", "")
+        text = re.sub(r"(\\\\)\[[0-9.]+(?:pt|em|ex|mm)\]", r"\1", text)
         text = _MATHS.sub("", text)
     else:
         text = text.replace("$$", "")
         if "{,}" in text:
             text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+    text = text.replace("^{}", "").replace(r"\text{:}", ":").replace("{:}", ":")
     if "m" in text or "M" in text:
         text = _CLOCK.sub(lambda m: f"{m[1]}{m[2] or ':00'} {m[4][0].lower()}m", text)
     if ")_" in text:
         text = re.sub(r"\((\d{1,60})\)_", r"\1_", text)  # (1101)_2
+    if "!=" in text:
+        text = _FACTORIAL.sub("! =", text)
     if "10" in text:
         text = _TIMES.sub(r"\\times ", text)
     if "." in text:
-        text = text.replace("{.}", ".")
+        text = _DOTS.sub(r"\\ldots ", text.replace("{.}", "."))
         text = _MODULE.sub("", text)
     text = _unwrapped(text)
     if text.startswith("\\") and (bare := _unworded(text)) != text:
         text = _unwrapped(bare)
     return _without_separators(text)
+
+
+def _without_rows(text: str) -> str:
+    """Steps that stand one below the other as one line, other rows as a list."""
+    rows, count = _ROWS.subn("", text)
+    if not count or "\\begin" in rows:
+        return text
+    rows = re.sub(r"\\\\\s*&?\s*=", "=", rows.replace("&=", "=").replace("& =", "="))
+    return rows.strip().removesuffix("\\\\").replace("\\\\", ",").replace("&", " ")
 
 
 def _unworded(text: str) -> str:
@@ -155,9 +177,11 @@ def _unwrapped(text: str) -> str:
     for _ in range(6):
         before = text
         text = text.strip().rstrip("\\").strip()
+        if text[:1] in ("=", "\\") and (match := _LEADING.match(text)):
+            text = text[match.end() :]
         text = text.removesuffix(".") if not text.endswith("..") else text
         text = text.rstrip(",;:")
-        for mark in ("**", "`", "__", '"'):
+        for mark in ("**", "`", "__", '"', "*", "_"):
             if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
                 text = text[len(mark) : -len(mark)]
         if text.count("$") >= 2 and text.count("$") % 2 == 0:

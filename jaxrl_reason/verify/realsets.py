@@ -11,12 +11,12 @@ import functools
 from fractions import Fraction
 from typing import NamedTuple
 
-from jaxrl_reason.verify import numeric, values
+from jaxrl_reason.verify import numeric, values, vocabulary
 from jaxrl_reason.verify.lexer import Unreadable
 from jaxrl_reason.verify.numeric import Value
 
 MAX_INTERVALS = 64
-REALS = ("var", "mathbb R")
+REALS = vocabulary.REALS
 
 
 class End(NamedTuple):

@@ -22,6 +22,8 @@ _MAX_SIZE = 4000  # nodes of an equation without its fractions
 
 _CONSTANTS = frozenset(("c", "C", "c_1", "C_1", "C_0", "K"))
 _INFINITE = ("inf",)
+_DEPENDENT = [("var", f) for f in "fghFGHPQuvxyr"]
+_FREE = [("var", x) for x in "xtsn"]
 
 
 def nodes(tree: tuple) -> Iterator[tuple]:
@@ -86,6 +88,14 @@ def _renamed(tree: tuple, old: str, new: str) -> tuple:
     if tree == ("var", old):
         return ("var", new)
     return tuple(_renamed(n, old, new) if isinstance(n, tuple) else n for n in tree)
+
+
+def calls(a: tuple, b: tuple) -> bool:
+    """Whether one equation is y(t) = ... and the other y = ..., and t is what both are of."""
+    left, name, right = a[2], b[2], a[3]
+    if left[0] != "mul" or left[1] != name or name not in _DEPENDENT or left[2] not in _FREE:
+        return False
+    return left[2] != name and left[2][1] in variables(right) and name[1] not in variables(right)
 
 
 def _agreements(

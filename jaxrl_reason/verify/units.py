@@ -43,7 +43,8 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
         ("rupee", 1, "₹ rupee"), ("degree", 1, "deg degree"), ("radian", 1, "rad radian"),
         ("kelvin", 1, "kelvin k"), ("ampere", 1, "a amp ampere"), ("mole", 1, "mol mole"),
         ("bit", 1, "bit"), ("bit", 8, "byte"), ("unit", 1, "unit"),
-        ("unit", 12, "dozen"),
+        ("unit", 12, "dozen"), ("gallon", 1, "gallon gal"), ("gallon", "1/4", "quart qt"),
+        ("gallon", "1/8", "pint pt"), ("gallon", "1/16", "cup"),
     ]  # fmt: skip
     found = {}
     for base, factor, names in rows:
@@ -52,6 +53,8 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
     derived = [
         ("liter litre l", "1/1000", {"metre": 3}), ("ml milliliter millilitre cc", "1/1000000", {"metre": 3}),
         ("hectare ha", 10000, {"metre": 2}), ("mph", "0.44704", {"metre": 1, "second": -1}),
+        ("mpg", "1609.344", {"metre": 1, "gallon": -1}),
+        ("rpm", "1/60", {"revolution": 1, "second": -1}),
         ("kph kmh", "5/18", {"metre": 1, "second": -1}),
         ("n newton", 1000, {"gram": 1, "metre": 1, "second": -2}),
         ("j joule", 1000, {"gram": 1, "metre": 2, "second": -2}),
@@ -96,6 +99,8 @@ _TAIL = re.compile(
     rf"(?:\s|(?<=[\d)}}\]!]))(?P<unit>{_WORDS}[A-Za-z.%²³\-']*(?:\s*(?:\^\s*\{{?-?[1-4]\}}?|[/*·]|\\cdot|\s)"
     rf"\s*(?:{_WORDS}[A-Za-z.\-']*)?)*)$"
 )
+_NAMED_TAIL = re.compile(r"(?<=[A-Za-z0-9)}])\s*\\(?:text|mathrm)\s*\{([A-Za-z ]{3,30})\}$")
+_OF = re.compile(r"of (?:the|a|an|all|her|his|its|their) [a-z' -]+", re.I)  # 5/8 of the cake
 _PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([A-Za-z]+)")
 _COMPOUND = re.compile(rf"{_PART.pattern}(?:(?:\s*,)?\s*(?:and\s+)?{_PART.pattern}){{1,3}}\.?")
 _POWER = re.compile(r"\^\s*\{?(-?[1-4])\}?$")
@@ -137,9 +142,13 @@ def split(text: str) -> tuple[str, Unit | None]:
     scaled = rf"({number})\times 10^{{{scale}}}" if scale else number
     if not words:
         return scaled, None
+    if _OF.fullmatch(words):
+        return scaled, None
     if words.lower() in ("percent", "percentage", "pct"):
         return f"({scaled})%", None
     unit = _parse(words)
+    if unit is None and (named := _NAMED_TAIL.search(text)):  # 3a + 2b dollars
+        unit, scaled = _parse(named[1].strip()), text[: named.start()]
     return (text, None) if unit is None else (scaled, unit)
 
 

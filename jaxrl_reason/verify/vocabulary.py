@@ -42,7 +42,21 @@ NUMBERS = {
 }
 
 
-_REALS = ("var", "mathbb R")  # as the grammar reads R in blackboard letters
+_TENS = {
+    word: 20 + 10 * i
+    for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())
+}
+_POWERS = {"thousand": 1000, "million": 1_000_000}
+_PARTS = {"half": 2, "quarter": 4} | {
+    word: i + 3
+    for i, word in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split())
+}
+REALS = ("var", "mathbb R")  # as the grammar reads R in blackboard letters
+_ZERO, _INFINITE = ("num", Fraction(0)), ("inf",)
+HALVES = {
+    "+": ("seq", "(", ")", _ZERO, _INFINITE),
+    "-": ("seq", "(", ")", ("neg", _INFINITE), _ZERO),
+}  # of the reals
 _NOTHING = frozenset(
     ("no solution", "no solutions", "no real solution", "no real solutions", "empty set")
 )
@@ -51,11 +65,54 @@ _EVERYTHING = frozenset(("all real numbers", "all reals", "every real number", "
 
 def said(words: str) -> tuple | None:
     """What words say that stand for a number or a set, in lower case and without articles."""
-    if words in NUMBERS:
-        return ("num", Fraction(NUMBERS[words]))
+    for lead in ("there is ", "there are ", "exactly "):
+        words = words.removeprefix(lead)
+    sign, _, rest = words.partition(" ")
+    if sign in ("negative", "minus", "positive", "plus") and rest:
+        tree = said(rest)
+        if tree is None or tree[0] not in ("num", "inf"):
+            return None
+        return ("neg", tree) if sign in ("negative", "minus") else tree
+    if words == "infinity":
+        return ("inf",)
+    value = counted(words)
+    if value is not None:
+        return ("num", value)
     if words in _NOTHING:
         return ("empty",)
-    return _REALS if words in _EVERYTHING else None
+    return REALS if words in _EVERYTHING else None
+
+
+def counted(words: str) -> Fraction | None:
+    """The number that words in lower case spell, below a thousand million; None: they do not.
+
+    Example:
+      >>> counted("seventy two"), counted("two thirds"), counted("two seven")
+      (Fraction(72, 1), Fraction(2, 3), None)
+    """
+    top, _, part = words.rpartition(" ")
+    if (part := "half" if part == "halves" else part.removesuffix("s")) in _PARTS:
+        top = top or ("one" if part == "half" else "")
+        return Fraction(int(NUMBERS[top]), _PARTS[part]) if top in NUMBERS else None
+    if not words:
+        return None
+    total = group = 0
+    room = scale = 1_000_000_000  # what follows must be smaller, so that "two seven" is no nine
+    for i, word in enumerate(words.split()):
+        small = int(NUMBERS[word]) if word in NUMBERS else _TENS.get(word)
+        if word == "and" and i:
+            continue
+        if small is not None and small < room and (small or not i):
+            group += small
+            room = 10 if word in _TENS else 1
+        elif word == "hundred" and 0 < group < 10:
+            group, room = 100 * group, 100
+        elif word in _POWERS and group and _POWERS[word] < scale:
+            scale = _POWERS[word]
+            total, group, room = total + group * scale, 0, 1000
+        else:
+            return None
+    return Fraction(total + group)
 
 
 _DIGITS = re.compile(
@@ -160,3 +217,20 @@ def repeating(start: str, digits: str) -> Fraction:
         raise Unreadable("a repeating part that is no digits")
     places = len(start.partition(".")[2])
     return Fraction(int(digits), (10 ** len(digits) - 1) * 10**places)
+
+
+def continued(decimal: str) -> Fraction:
+    """Value of a decimal behind which dots stand, if its last digits repeat.
+
+    Example:
+      >>> continued("0.1666"), continued("0.2727")
+      (Fraction(1, 6), Fraction(3, 11))
+    """
+    places = decimal.partition(".")[2][-100:]
+    for length in range(1, len(places) // 2 + 1):
+        times = 3 if length == 1 else 2
+        block = places[-length:]
+        if places.endswith(block * times):
+            start = decimal.removesuffix(block * times)
+            return Fraction(start + "0") + repeating(start, block)
+    raise Unreadable("dots behind digits that do not repeat")

@@ -11,22 +11,36 @@ MAX_CHARS = 400  # longest answer that is looked at
 
 _TEXT = r"\\(?:text|mathrm|mbox|textrm|textnormal|textbf|operatorname)\s*\{([^{}]*)\}"
 # What may stand before "=" and asks for nothing to be solved: words, a + b, |AB|, an integral.
+_TERM = r"[0-9]{0,4}[a-z](?:\^\{?[0-9]\}?)?"
 _NAME = re.compile(
     rf"(?:{_TEXT}\s*(?:_\s*\{{[^{{}}=]*\}}|_\s*\w)?\s*(?:\([^()=]*\))?"
-    r"|[a-z](?:\s*\+?\s*[a-z]){1,4}"
+    rf"|{_TERM}(?:\s*(?:[+-]\s*)?{_TERM}){{1,4}}"
+    r"|(?:\\mathbb\s*\{?[PE]\}?|\\Pr|P|E|\\operatorname\{(?:Var|E|P)\})\s*(?:[(\[][^()\[\]]*[)\]])?"
     r"|[A-Z]{2}(?:\s*[+-]\s*[A-Z]{2}){1,3}|[a-zA-Z]\([^()=]*\)|(?:\\#|#)\s*[A-Z]"
     r"|\|\s*[A-Z]{2}\s*\||m?\s*\\angle\s*[A-Z]{1,3}|\\triangle\s*[A-Z]{3}|\[[A-Z]{3,6}\]"
     r"|\\(?:lim|int|sum|prod|det|min|max)(?![a-z])[^=]*(?:=[^=]*)?"
     r")"
 )
 _ANSWER = re.compile(
-    r"\s*(?:the\s+)?(?:final\s+)?(?:answer|result|value|total)\s*(?:is)?\s*:?\s*", re.I
+    r"\s*(?:the\s+)?(?:final\s+)?(?:answer|result|value|total)\s*(?:is)?\s*:?\s*"
+    r"|\s*(?:so\s+|thus\s+)?(?:the|his|her|its)\s[a-z\s]{2,60}\b(?:is|are|equals)\s*:?\s*"
+    r"|\s*(?:there\s+(?:is|are)|exactly|a\s+total\s+of)\s*",
+    re.I,
+)
+_SENTENCE = re.compile(
+    r"(?:The|His|Her|There)\s[A-Za-z\s]{0,60}\b(?:is|are|equals)\s+(?=[-$\\(0-9])"
 )
 _LABEL = re.compile(rf"{_TEXT}\s*([:=]?)\s*(?=\S)")
 _COMMENT = re.compile(
     rf"\s*(?:\(\s*{_TEXT}\s*\)|\\(?:text|mathrm)\s*\{{\s*\(([^(){{}}]*)\)[\s.]*\}}"
     r"|\(\s*([A-Za-z]{3,}(?:\s[A-Za-z]+)*)\s*\))$"
 )
+_CONDITION = re.compile(
+    r"\s*,?\s*\\(?:text|mathrm)\s*\{\s*,?\s*(?:for|where|with)\s+"
+    r"(?:any|some|all|every|an?|arbitrary)\b([^{}]*)\}\s*(?:[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?)?)?$"
+)
+_SIGNED = re.compile(r"(?:negative|minus)\s+([0-9][0-9.,/]*)", re.I)
+_ODDS = re.compile(r"([0-9]{1,9}) (?:in|out of) ([0-9]{1,9})")  # 1 in 5
 _DOUBT = re.compile(r"\b(?:or|not|no|wrong|false|incorrect|without|except|\d+)\b|\d", re.I)
 _CHOSEN = re.compile(r"\(?[A-J]\)?(?:(?:\s*,\s*and\s|\s*,|\s+and\s|\s*)\s*\(?[A-J]\)?)+")
 
@@ -53,7 +67,21 @@ def value_named(text: str) -> str | None:
     if match and (_ANSWER.fullmatch(match[1]) or match[1].strip().endswith(":") or match[2]):
         if not _DOUBT.search(match[1]):
             return text[match.end() :].strip()
-    return None
+    match = _SENTENCE.match(text)
+    return text[match.end() :].strip() if match and not _DOUBT.search(match[0]) else None
+
+
+def in_figures(text: str) -> str:
+    """A number that words join or negate, in figures alone; "" for anything else.
+
+    Example:
+      >>> in_figures("negative 2.5"), in_figures("1 out of 5"), in_figures("less than 5")
+      ('-2.5', '1/5', '')
+    """
+    if signed := _SIGNED.fullmatch(text):
+        return "-" + signed[1]
+    odds = _ODDS.fullmatch(text)
+    return f"{odds[1]}/{odds[2]}" if odds else ""
 
 
 def without_comment(text: str) -> str | None:
@@ -63,8 +91,12 @@ def without_comment(text: str) -> str | None:
       >>> without_comment(r"x=2 (\text{double root})"), without_comment(r"4 (\text{not } 5)")
       ('x=2', None)
     """
-    match = _COMMENT.search(text) if len(text) <= MAX_CHARS else None
-    if not match or match.start() == 0 or _DOUBT.search(match[1] or match[2] or match[3]):
+    if len(text) > MAX_CHARS:
+        return None
+    match = _COMMENT.search(text) or _CONDITION.search(text)
+    if not match or match.start() == 0:
+        return None
+    if _DOUBT.search(next((group for group in match.groups() if group), "")):
         return None
     return text[: match.start()].strip()
 
