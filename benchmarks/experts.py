@@ -4,12 +4,12 @@ Host side; drives the device. Reads: configs/. Writes: runs below --runs; a tabl
 
 Usage: python benchmarks/experts.py [--seeds 3] [--workers 2] [--out benchmarks/results/experts.json]
 
-The setting `rare` of benchmarks/matrix.py: lists of six modulo 30. Training problems are those of 1,024 that its start did
-not solve in 16 samples. Four ways on from there, with the same experts' solutions of the same problems: RLVR (GRPO on the
-outcome), SFT and then RLVR, SRL and then RLVR, and SRL alone. Every arm generates the same number of tokens; SFT
+The setting `rare` of benchmarks/matrix.py: lists of six modulo 30. Training problems are those of 1,024 that its start
+did not solve in 16 samples. Four ways on from there, with the same experts' solutions of the same problems: RLVR (GRPO
+on the outcome), SFT and then RLVR, SRL and then RLVR, and SRL alone. Every arm generates the same number of tokens; SFT
 generates none, so RLVR has all of them there. SFT sees the problems of SRL's phase three times (the paper's three
-epochs), and its learning rate is the best of three by accuracy after RLVR, on a seed of its own; RLVR's is 5e-4 and SRL's
-1e-3, the better ones of two in the sweep of `rare`.
+epochs), and its learning rate is the best of three by accuracy after RLVR, on a seed of its own; RLVR's is 5e-4 and
+SRL's 1e-3, the better ones of two in the sweep of `rare`.
 """
 
 from __future__ import annotations
