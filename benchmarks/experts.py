@@ -2,14 +2,14 @@
 
 Host side; drives the device. Reads: configs/. Writes: runs below --runs; a table on standard output, JSON to --out.
 
-Usage: python benchmarks/experts.py [--seeds 3] [--workers 2] [--out benchmarks/results/experts.json]
+Usage: python benchmarks/experts.py [--problems 16] [--seeds 3] [--workers 2] [--out benchmarks/results/experts.json]
 
 The setting `rare` of benchmarks/matrix.py: lists of six modulo 30. Training problems are those of 1,024 that its start
 did not solve in 16 samples. Four ways on from there, with the same experts' solutions of the same problems: RLVR (GRPO
 on the outcome), SFT and then RLVR, SRL and then RLVR, and SRL alone. Every arm generates the same number of tokens; SFT
 generates none, so RLVR has all of them there. SFT sees the problems of SRL's phase three times (the paper's three
 epochs), and its learning rate is the best of three by accuracy after RLVR, on a seed of its own; RLVR's is 5e-4 and
-SRL's 1e-3, the better ones of two in the sweep of `rare`.
+SRL's 1e-3, the better ones of two in the sweep of `rare`. --problems: only so many are trained on, in all arms.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Unsolved(arithmetic.Arithmetic):
         if seed == EVAL_SEED:
             return super().batch(seed, update, num_problems, attempt)
         rng = np.random.default_rng([seed, update, attempt])
-        return [self._unsolved[i] for i in rng.permutation(len(self._unsolved))[:num_problems]]
+        order = rng.permutation(len(self._unsolved))
+        return [self._unsolved[i] for i in np.resize(order, num_problems)]
 
 
 def make_task(config, problems: list[Problem]):
@@ -68,8 +69,8 @@ def make_task(config, problems: list[Problem]):
     )
 
 
-def unsolved(runs: pathlib.Path) -> list[Problem]:
-    """Problems of the pool that the start did not solve in any sample; found once, and kept."""
+def unsolved(runs: pathlib.Path, most: int = 0) -> list[Problem]:
+    """Problems of the pool that the start did not solve in any sample, or the first `most`; found once, and kept."""
     file = runs / "unsolved.json"
     if not file.exists():
         changes = [*TASK, f"model.source={runs}/start/policy", "rollout.group_size=16"]
@@ -81,13 +82,13 @@ def unsolved(runs: pathlib.Path) -> list[Problem]:
             found[s.problem.id] = (s.problem, solved)
         kept = [dataclasses.asdict(problem) for problem, solved in found.values() if not solved]
         file.write_text(json.dumps(kept))
-    return [Problem(**record) for record in json.loads(file.read_text())]
+    return [Problem(**record) for record in json.loads(file.read_text())][: most or None]
 
 
 def demonstrations(options: argparse.Namespace, seed: int) -> pathlib.Path:
     """JSONL of the experts' solutions of the problems that SRL's phase asks first in a run of this seed."""
     config = config_lib.load(CONFIGS / "srl_arithmetic.py", TASK)
-    task = make_task(config, unsolved(options.runs)).whole
+    task = make_task(config, unsolved(options.runs, options.problems)).whole
     rng = np.random.default_rng(seed)
     lines = []
     for update in range(options.srl_updates):
@@ -130,11 +131,13 @@ class Job:
     srl_updates: int  # 0: none; a number that the budget ends: SRL alone
     tokens: int
     runs: str
+    problems: int  # trained on; 0: all
 
 
 def run_job(job: Job) -> str:
     """The phases of a run, each from the parameters of the one before."""
-    problems, folder = unsolved(pathlib.Path(job.runs)), pathlib.Path(job.folder)
+    problems = unsolved(pathlib.Path(job.runs), job.problems)
+    folder = pathlib.Path(job.folder)
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
     spent, start, phases = 0, job.start, []
     if job.srl_updates:
@@ -219,6 +222,7 @@ def print_table(table: dict[str, dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--problems", type=int, default=0, help="trained on; 0: all")
     parser.add_argument("--tokens", type=int, default=160_000, help="generated, of one run")
     parser.add_argument("--srl-updates", type=int, default=12)
     parser.add_argument("--workers", type=int, default=2, help="processes, one core each")
@@ -235,7 +239,8 @@ def main() -> None:
 
     def job(name: str, seed: int, start: str | pathlib.Path, srl_updates: int) -> Job:
         folder = str(options.runs / name / f"seed{seed}")
-        return Job(folder, str(start), seed, srl_updates, options.tokens, str(options.runs))
+        runs, most = str(options.runs), options.problems
+        return Job(folder, str(start), seed, srl_updates, options.tokens, runs, most)
 
     run = functools.partial(compare.run_all, workers=options.workers, run=run_job, done=is_done)
     sweep = {
@@ -260,6 +265,7 @@ def main() -> None:
             "command": "python benchmarks/experts.py",
             "generated_tokens": options.tokens,
             "srl_updates": options.srl_updates,
+            "trained_on": options.problems or len(problems),
             "unsolved": len(problems),
             "sft_sweep": {f"{r:g}": a for r, a in swept.items()},
             "device": jax.devices()[0].device_kind,
