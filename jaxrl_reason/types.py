@@ -118,7 +118,7 @@ class Problem:
 Reason = Literal[
     "correct", "wrong", "unparsable", "timeout", "truncated",
     # Of programs alone: what stopped them.
-    "error", "memory", "output", "network", "file", "process",
+    "error", "memory", "output", "network", "file", "process", "environment",
 ]  # fmt: skip
 
 

@@ -53,7 +53,7 @@ _COLUMNS = (
 
 
 # Reasons of verdicts that have no metric of their own in every task.
-_FAILURES = ("error", "memory", "output", "network", "file", "process")
+_FAILURES = ("error", "memory", "output", "network", "file", "process", "environment")
 
 
 class Code(questions.Questions):

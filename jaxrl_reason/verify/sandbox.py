@@ -27,7 +27,16 @@ from jaxrl_reason.verify import sandbox_tests, sandbox_worker
 from jaxrl_reason.verify.sandbox_tests import Tests
 
 Outcome = Literal[
-    "passed", "wrong", "error", "timeout", "memory", "output", "network", "file", "process"
+    "passed",
+    "wrong",
+    "error",
+    "timeout",
+    "memory",
+    "output",
+    "network",
+    "file",
+    "process",
+    "environment",
 ]
 
 START_S = 30.0  # for an interpreter to come up on a busy machine
@@ -47,7 +56,7 @@ sandbox_worker.main(sys.argv[1:])
 # Modules with libraries of their own: they must be found behind the mounts.
 _PROBE = "import ctypes, decimal, json, random, zlib; print('ready')"
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_REFUSALS = ("memory", "output", "network", "file", "process")
+_REFUSALS = ("memory", "output", "network", "file", "process", "environment")
 _CPU_SIGNALS = (signal.SIGXCPU, signal.SIGKILL)
 
 

@@ -186,9 +186,10 @@ def _run_program(program: bytes, function: str) -> None:
     module.__dict__.update(exit=sys.exit, quit=sys.exit)  # `site`, which is left out, makes them
     box, noted = os.getcwd(), [""]
     sys.addaudithook(_make_hook(box, noted))
+    _note_reads(noted)
     kind, detail, code = "done", "", 0
     try:
-        compiled = compile(program, "program.py", "exec")
+        compiled = compile(program, _PROGRAM, "exec")
         if function:
             module.__dict__.update(_lent(compiled))
         exec(compiled, module.__dict__)
@@ -299,6 +300,36 @@ def _make_hook(box: str, noted: list[str]):
             _report(noted[0], "", "")
 
     return hook
+
+
+def _note_reads(noted: list[str]) -> None:
+    """Notes that the program itself, and no library for it, asked for the environment, which is empty."""
+
+    def note() -> None:
+        frame = sys._getframe(2)
+        while frame and os.path.basename(frame.f_code.co_filename) in _ENVIRONMENT_FILES:
+            frame = frame.f_back
+        if frame and frame.f_code.co_filename == _PROGRAM:
+            noted[0] = noted[0] or "environment"
+
+    class Noting(type(os.environ)):
+        def __getitem__(self, name):
+            note()
+            return super().__getitem__(name)
+
+        def __iter__(self):
+            note()
+            return super().__iter__()
+
+        def __repr__(self):
+            note()
+            return "{}"
+
+    os.environ.__class__ = os.environb.__class__ = Noting
+
+
+_ENVIRONMENT_FILES = ("os.py", "<frozen os>", "_collections_abc.py", "<frozen _collections_abc>")
+_PROGRAM = "program.py"
 
 
 def _call_function(module: object, name: str) -> str:

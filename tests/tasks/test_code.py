@@ -94,6 +94,7 @@ def test_verdicts(task):
         (apps, fenced("x = bytearray(10 << 30)"), "memory"),
         (apps, fenced("import os; os.fork()"), "process"),
         (apps, fenced("1 / 0"), "error"),
+        (apps, fenced("import os; os.environ['HOME']"), "environment"),
         (named, named.reference, "correct"),
         (live, fenced("class Solution:\n  def add(self, xs): return sum(xs)"), "correct"),
         (live, fenced("def add(xs): return sum(xs)"), "correct"),
@@ -102,7 +103,7 @@ def test_verdicts(task):
     task.metrics()
     verdicts = task.verify([c[0] for c in cases], [c[1] for c in cases])
     counted = task.metrics()
-    assert counted.pop("verifier/output_frac") == 0 and len(counted) == 5
+    assert counted.pop("verifier/output_frac") == 0 and len(counted) == 6
     assert set(counted.values()) == {1 / len(cases)} and task.metrics() == {}
     assert [v.reason for v in verdicts] == [c[2] for c in cases]
     assert [v.reward for v in verdicts] == [float(c[2] == "correct") for c in cases]

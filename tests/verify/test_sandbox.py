@@ -46,6 +46,11 @@ def outcome_of(program: str, limits: sandbox.Limits = LONG) -> str:
         ("import os; os.killpg(0, 9)", "process"),
         ("import ctypes; ctypes.CDLL(None).ptrace(16, 1, 0, 0)", "process"),
         ("import ctypes, os; ctypes.CDLL(None).kill(os.getppid(), 9)", "process"),
+        # The environment.
+        ("import os; print(os.environ)", "environment"),
+        ("import os; print(os.environ['PATH'])", "environment"),
+        ("import os; print(os.getenv('SECRET'))", "environment"),
+        ("import os; print(dict(os.environ), 'SECRET' in os.environ)", "environment"),
         # Memory.
         ("import mmap; mmap.mmap(-1, 10 << 30)", "memory"),
         ("x = bytearray(10 << 30)", "memory"),
@@ -121,6 +126,7 @@ def test_what_never_ends_is_ended(program, outcome):
         f"open('note', 'w').write('mine'); assert open('note').read() == 'mine'\n{GOOD}",
         f"if __name__ == '__main__': {GOOD}",
         f"{GOOD}\nexit()",
+        f"import os\nif not os.environ.get('LOCAL'): {GOOD}",
     ],
 )
 def test_what_solutions_do_is_allowed(program):
