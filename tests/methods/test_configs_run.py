@@ -110,7 +110,10 @@ def test_one_update(name: str, policy, engines, tmp_path):
         if name.startswith("iop"):
             continue  # its rows are pairs; a random policy repairs little
         assert len(built.rows) == 16
-        assert results["policy/tokens"] == sum(row.gate.sum() for row in built.rows) > 0
+        trained = sum(row.gate.sum() for row in built.rows)
+        assert results["policy/tokens"] == trained
+        # A random policy seldom ends in time, and dapo leaves out what was cut off.
+        assert trained > 0 or name == "dapo"
     if name == "vppo_mc":
         assert built.metrics["process/locate_generations"] > 0
         assert times["time/locate"] > 0
