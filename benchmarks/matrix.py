@@ -148,6 +148,8 @@ def print_table(settings: dict[str, dict[str, dict]]) -> None:
     print("| method | credit from |" + "".join(f" {n} | its updates | rate |" for n in names))
     print("| --- | --- |" + " --- | --- | --- |" * len(names))
     for method, credit in METHODS.items():
+        if not any(method in table for table in settings.values()):
+            continue
         cells = []
         for table in settings.values():
             if method in table:
