@@ -25,9 +25,9 @@ import shutil
 import jax
 import numpy as np
 
-from jaxrl_reason import compare, metrics, parts, sft, solutions, train
+from jaxrl_reason import compare, metrics, parts, sft, solutions, tasks, train
 from jaxrl_reason import config as config_lib
-from jaxrl_reason.tasks import arithmetic, steps
+from jaxrl_reason.tasks import arithmetic
 from jaxrl_reason.types import Problem
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
@@ -58,15 +58,7 @@ def make_task(config, problems: list[Problem]):
     """The task of a config over the given problems."""
     c = config.task
     task = Unsolved(problems, length=c.length, modulus=c.modulus, expert_order=c.expert_order)
-    if not c.steps:
-        return task
-    return steps.Steps(
-        task,
-        first=c.first_step,
-        last=c.last_step,
-        think=c.think,
-        stop_at_separator=c.step_end == "separator",
-    )
+    return tasks.in_steps(task, c) if c.steps else task
 
 
 def unsolved(runs: pathlib.Path, most: int = 0) -> list[Problem]:

@@ -20,7 +20,7 @@ from jaxrl_reason.credit import locate_steps
 from jaxrl_reason.models import prm as prms
 from jaxrl_reason.rollout import critic, step_scores
 from jaxrl_reason.types import Problem, StepRewards
-from jaxrl_reason.verify import processbench, steps
+from jaxrl_reason.verify import processbench
 
 # Problems and the texts of their solutions' steps -> first wrong step of each; -1: none, -2: unknown.
 LocateSteps = Callable[[Sequence[Problem], Sequence[Sequence[str]]], Sequence[int]]
@@ -28,9 +28,8 @@ _CHUNK_ROWS = 32  # solutions that a reward model reads at once
 
 
 def executable(problems: Sequence[Problem], solutions: Sequence[Sequence[str]]) -> list[int]:
-    """First step with an equation that does not hold (`verify.steps`)."""
-    del problems
-    return [steps.first_wrong_step(solution) for solution in solutions]
+    """First step with an equation that does not hold (`verify.steps`); unknown where there is none to compute."""
+    return locate_steps.executable(problems, solutions).steps
 
 
 def by_prm(folder: str | os.PathLike, threshold: float, *, max_tokens: int = 4096) -> LocateSteps:

@@ -54,8 +54,11 @@ def make_task(task_config: ml_collections.ConfigDict) -> base.Task:
         raise ValueError(f"task.name = {task_config.name!r}: must be one of {', '.join(_TASKS)}")
     task = _TASKS[task_config.name](task_config)
     task.step_separator = task_config.step_rule or task.step_separator
-    if not task_config.steps:
-        return task
+    return in_steps(task, task_config) if task_config.steps else task
+
+
+def in_steps(task: base.Task, task_config: ml_collections.ConfigDict) -> steps.Steps:
+    """The next steps of another task's solutions, as the `task` part of a config asks for them."""
     return steps.Steps(
         task,
         first=task_config.first_step,

@@ -16,7 +16,6 @@ from jaxrl_reason.verify.lexer import Unreadable
 from jaxrl_reason.verify.numeric import Value
 
 MAX_INTERVALS = 64
-REALS = vocabulary.REALS
 
 
 class End(NamedTuple):
@@ -41,7 +40,7 @@ _LINE = Interval(_BELOW, False, _ABOVE, False)
 
 def is_set(tree: tuple) -> bool:
     """Whether a tree is a set of numbers that has to be read as one to be compared."""
-    return tree[0] in ("union", "minus", "some", "empty") or tree == REALS
+    return tree[0] in ("union", "minus", "some", "empty") or tree == vocabulary.REALS
 
 
 def read(tree: tuple, deadline: float) -> list[Interval] | None:
@@ -55,7 +54,7 @@ def read(tree: tuple, deadline: float) -> list[Interval] | None:
       None for what is no set of real numbers, or one with ends that are no numbers.
     """
     kind = tree[0]
-    if tree == REALS:
+    if tree == vocabulary.REALS:
         return [_LINE]
     if kind == "empty":
         return []

@@ -5,6 +5,8 @@ Host side. Reads: nothing. Writes: nothing.
 
 from __future__ import annotations
 
+from jaxrl_reason.verify import sameness
+
 
 def written_out(tree: tuple) -> list[tuple]:
     """Both readings of an expression with plus-minus: all upper signs, all lower signs."""
@@ -39,10 +41,4 @@ def _negated(tree: tuple) -> tuple:
 
 def contains(tree: tuple, kinds: tuple[str, ...]) -> bool:
     """Whether a node of one of the kinds is in a tree."""
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if node[0] in kinds:
-            return True
-        stack += [n for n in node[1:] if isinstance(n, tuple) and n and isinstance(n[0], str)]
-    return False
+    return any(node[0] in kinds for node in sameness.nodes(tree))
