@@ -18,7 +18,7 @@ from jaxrl_reason import config
 PACKAGE = pathlib.Path(jaxrl_reason.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LINES_PER_FILE = 400
+LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 60
 LINES_OF_TRAIN = 150
 
