@@ -39,13 +39,34 @@ def _compact(number: float | int) -> str:
     return f"{number:.3g}"
 
 
-# Console columns: (pattern of metric names, label, number -> text). The first group of a pattern,
-# where there is one, names the task and is shown as soon as two tasks are evaluated.
-COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+def _seconds(number: float | int) -> str:
+    return f"{number:.1f}s" if number < 60 else _duration(number)
+
+
+def _repaired(failures: float, metrics: Mapping[str, Any]) -> str:
+    """Of all failures, those without an anchor too, which nobody tried to repair; empty where nothing failed.
+
+    Example:
+      >>> _repaired(13.0, {"process/pairs": 1.0, "process/no_anchor_frac": 12 / 13})
+      '1 of 13 (12 without an anchor)'
+    """
+    if not failures or "process/pairs" not in metrics:
+        return ""
+    text = f"{metrics['process/pairs']:.0f} of {failures:.0f}"
+    alone = round(metrics.get("process/no_anchor_frac", 0.0) * failures)
+    return f"{text} ({alone} without an anchor)" if alone else text
+
+
+# Console columns: (pattern of metric names, label, (number, all metrics) -> text). The first group of a
+# pattern, where there is one, names the task and is shown as soon as two tasks are evaluated.
+COLUMNS: tuple[tuple[str, str, Callable[..., str]], ...] = (
     (r"reward/mean", "reward", "{:.3f}".format),
-    (r"process/repair_success", "repaired", "{:.2f}".format),
+    (r"response_length/mean", "length", "{:.4g}".format),
+    (r"process/failures", "repaired", _repaired),
     (r"eval/(.+)/avg@\d+", "accuracy", "{:.3f}".format),
-    (r"perf/tokens_per_s", "", lambda number: f"{_compact(number)} tok/s"),
+    (r"time/total", "", lambda number, _: _seconds(number)),
+    (r"perf/generated_tokens", "", lambda number, _: f"{_compact(number)} tokens"),
+    (r"perf/tokens_per_s", "", lambda number, _: f"{_compact(number)} tok/s"),
 )
 
 
@@ -96,7 +117,10 @@ def open_writers(
     if resumed_from is not None:
         for writer in stored:
             writer.truncate_after(resumed_from)
-    return [*stored, ConsoleWriter(num_updates, max_generated_tokens=max_generated_tokens)]
+    console = ConsoleWriter(
+        num_updates, max_generated_tokens=max_generated_tokens, done=resumed_from or 0
+    )
+    return [*stored, console]
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -228,14 +252,18 @@ class TensorBoardWriter:
 class ConsoleWriter:
     """Progress on the terminal: phase, bar, update i of n, time left, the metrics to glance at.
 
-    On a terminal the display is live. Elsewhere (a pipe, CI, a notebook) it is one plain line at
-    the first call, then at most one in `interval_s` seconds, and one at the end.
+    On a terminal the display is live. Elsewhere (a pipe, CI, a notebook) it is plain lines: one for each update, where
+    updates are many for each percent of the run or every `interval_s` seconds; and one for each phase, as long as
+    updates take longer than that.
 
     Args:
       num_updates: updates of the whole run, >= 0.
       max_generated_tokens: budget that may end the run earlier; 0: none.
-      columns: what is shown, see COLUMNS; a metric that an update lacks keeps its last value.
-      interval_s: seconds between plain lines.
+      done: updates before this process.
+      unit: what is counted.
+      columns: what is shown, see COLUMNS; an evaluation is shown until the next one (in plain lines: once), every
+        other metric only with its own update.
+      interval_s: seconds without a plain line after which the next call writes one.
       console: where to write; default: standard output.
       clock: seconds, monotonic; for tests.
     """
@@ -245,7 +273,9 @@ class ConsoleWriter:
         num_updates: int,
         *,
         max_generated_tokens: int = 0,
-        columns: tuple[tuple[str, str, Callable[[float], str]], ...] = COLUMNS,
+        done: int = 0,
+        unit: str = "update",
+        columns: tuple[tuple[str, str, Callable[..., str]], ...] = COLUMNS,
         interval_s: float | int = 10,
         console: rich.console.Console | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -253,35 +283,51 @@ class ConsoleWriter:
         self._num_updates = num_updates
         self._budget = max_generated_tokens
         self._tokens = 0.0
+        self._unit = unit
         self._columns = columns
         self._interval_s = interval_s
         self._console = console or rich.console.Console(highlight=False)
         self._clock = clock
         self._phase = "starting"
-        self._update = 0
-        self._shown: dict[tuple[str, str], str] = {}  # (label, task) -> formatted value
+        self._update = done
+        self._shown: dict[tuple[str, str], str] = {}  # (pattern, task) -> formatted value
         self._started: tuple[float, float] | None = None  # time and share done at the first write
-        self._printed_at = -math.inf
-        self._pending = False  # something happened since the last plain line
+        self._written_at = -math.inf
+        self._printed_at = -math.inf  # the last plain line
+        self._printed_share = -math.inf  # done at the last plain line of an update
+        self._pending = False  # an update was written since the last plain line
         self._live: rich.live.Live | None = None
         self._closed = False
         self._spinner = rich.spinner.Spinner("dots")
+        self._slow = True  # until updates were seen that are not
 
     def phase(self, name: str) -> None:
-        self._phase = name
-        self._refresh()
+        changed, self._phase = name != self._phase, name
+        if self._closed or self._refresh_live():
+            return
+        late = self._clock() - self._printed_at >= self._interval_s
+        if late or (changed and self._slow):
+            self._print_line(self._phase + " ...")
 
     def write(self, update: int, metrics: Mapping[str, Any]) -> None:
-        self._update = int(update)
+        now, self._update = self._clock(), int(update)
         self._tokens = metrics.get("perf/generated_tokens", self._tokens)
         if self._started is None:
-            self._started = (self._clock(), self._share())
-        for pattern, label, text in self._columns:
+            self._started = (now, self._share())
+        self._slow = now - self._written_at >= self._interval_s
+        self._written_at = now
+        self._shown = {key: text for key, text in self._shown.items() if key[0].startswith("eval/")}
+        for pattern, _, text in self._columns:
             for name, value in metrics.items():
-                if match := re.fullmatch(pattern, name):
+                if value is not None and (match := re.fullmatch(pattern, name)):
                     task = match.group(1) if match.re.groups else ""
-                    self._shown[(label, task)] = text(float(value))
-        self._refresh()
+                    self._shown[(pattern, task)] = text(float(value), metrics)
+        if self._closed or self._refresh_live():
+            return
+        self._pending = True
+        due = min(self._printed_share + 0.01 - 1e-9, 1.0)
+        if now - self._printed_at >= self._interval_s or self._share() >= due:
+            self._print_update()
 
     def close(self) -> None:
         if self._closed:
@@ -291,7 +337,7 @@ class ConsoleWriter:
             self._live.update(self, refresh=True)
             self._live.stop()
         elif self._pending:
-            self._print_line()
+            self._print_update()
 
     def __rich__(self) -> rich.table.Table:
         """Two rows: progress, metrics."""
@@ -311,37 +357,36 @@ class ConsoleWriter:
         page.add_row(rich.text.Text("  " + "   ".join(self._cells()), style="cyan"))
         return page
 
-    def _refresh(self) -> None:
-        if self._closed:
-            return
-        self._pending = True
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
-            if self._live is None:
-                self._live = rich.live.Live(self, console=self._console, refresh_per_second=8)
-                self._live.start()
-        elif self._clock() - self._printed_at >= self._interval_s:
-            self._print_line()
+    def _refresh_live(self) -> bool:
+        """True on a terminal, whose display draws itself."""
+        if not self._console.is_terminal or self._console.is_dumb_terminal:
+            return False
+        if self._live is None:
+            self._live = rich.live.Live(self, console=self._console, refresh_per_second=8)
+            self._live.start()
+        return True
 
-    def _print_line(self) -> None:
-        cells = [
-            f"update {self._counts()}",
-            self._phase,
-            *self._cells(),
-            self._eta(),
-        ]
-        self._console.print("  ".join(cell for cell in cells if cell), markup=False, soft_wrap=True)
+    def _print_update(self) -> None:
+        self._print_line(*self._cells(), self._eta())
+        self._pending, self._shown, self._printed_share = False, {}, self._share()
+
+    def _print_line(self, *cells: str) -> None:
+        line = [f"{self._unit} {self._counts()}", *cells]
+        self._console.print("  ".join(cell for cell in line if cell), markup=False, soft_wrap=True)
         self._printed_at = self._clock()
-        self._pending = False
 
     def _cells(self) -> list[str]:
         # In the order of the columns, not of arrival: numbers then stay in their place.
         cells = []
-        for _, label, _ in self._columns:
-            tasks = sorted(task for shown, task in self._shown if shown == label)
+        for pattern, label, _ in self._columns:
+            if self._budget and pattern == "perf/generated_tokens":
+                continue  # stands beside its budget already
+            tasks = sorted(task for shown, task in self._shown if shown == pattern)
             for task in tasks:
-                words = [label, task if len(tasks) > 1 else "", self._shown[(label, task)]]
+                text = self._shown[(pattern, task)]
+                words = [label, task if len(tasks) > 1 else "", text] if text else []
                 cells.append(" ".join(word for word in words if word))
-        return cells
+        return [cell for cell in cells if cell]
 
     def _share(self) -> float:
         """Of the run that is done: of its updates or of its tokens, whichever ends it first."""

@@ -73,6 +73,7 @@ class Progress:
             "perf/generated_tokens": float(self.generated_tokens),
             "perf/trained_tokens": float(self.trained_tokens),
             "perf/seconds": self.seconds,
+            "time/total": seconds,
             "perf/tokens_per_s": generated / max(seconds, 1e-9),
         }
 

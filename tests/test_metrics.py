@@ -30,6 +30,11 @@ def plain_console(num_updates, clock):
     return metrics.ConsoleWriter(num_updates, console=console, clock=clock), out
 
 
+def lines_of(out):
+    """What a console wrote whose clock stood still, so that no time is left."""
+    return [line.removesuffix("  ETA 0s") for line in out.getvalue().splitlines()]
+
+
 # --- JSON lines
 
 
@@ -185,44 +190,109 @@ def test_tensorboard_forgets_updates_after_the_checkpoint(tmp_path):
 # --- console
 
 
-def test_plain_lines_are_rare_concise_and_complete_at_the_end():
+def test_plain_lines_show_slow_phases_and_every_update():
     clock = Clock()
     writer, out = plain_console(100, clock)
-    writer.phase("cold start")
-    assert out.getvalue() == "update 0/100  cold start\n"
     writer.phase("sampling")
+    assert out.getvalue() == "update 0/100  sampling ...\n"
+    writer.phase("repairing")  # how long an update takes is not known yet
+    writer.phase("repairing")
+    clock.now += 30.0
     writer.write(0, {"eval/arithmetic/avg@1": 0.31})
-    clock.now += 9.9
-    writer.write(10, {"reward/mean": 0.5})
-    assert out.getvalue().count("\n") == 1
-    clock.now += 0.1
-    writer.phase("updating")
-    # 10 updates in 10 s, 90 are left: 90 s. Width 40 must not wrap the line.
-    line = "update 10/100  updating  reward 0.500  accuracy 0.310  ETA 1m 30s"
-    assert out.getvalue().splitlines()[1:] == [line]
+    clock.now += 2.0
+    line = {"time/total": 1.75, "perf/generated_tokens": 4_400.0, "reward/mean": 0.5}
+    writer.write(10, line | {"response_length/mean": 21.33})
+    writer.phase("updating")  # updates are fast: their phases are not shown
+    clock.now += 90.0
+    writer.phase("sampling")  # until one is late
     clock.now += 1.0
-    writer.write(
-        100,
-        {
-            "perf/tokens_per_s": jnp.float32(12345.0),
-            "process/repair_success": 0.384,
-            "reward/mean": 1,
-        },
-    )
+    writer.write(11, {"perf/tokens_per_s": jnp.float32(12345.0), "reward/mean": 1})
+    writer.phase("saving")
     writer.close()
     writer.close()
-    assert out.getvalue().splitlines()[2:] == [
-        "update 100/100  updating  reward 1.000  repaired 0.38  accuracy 0.310  12.3k tok/s"
+    # At update 10: 10 updates in 2 s, 90 are left. At 11: 11 in 93 s, 89 are left. Width 40 must not wrap the line.
+    assert out.getvalue().splitlines()[1:] == [
+        "update 0/100  repairing ...",
+        "update 0/100  accuracy 0.310",
+        "update 10/100  reward 0.500  length 21.33  1.8s  4.4k tokens  ETA 18s",
+        "update 10/100  sampling ...",
+        "update 11/100  reward 1.000  12.3k tok/s  ETA 12m 32s",
+        "update 11/100  saving ...",
     ]
     writer.phase("late")
     assert "late" not in out.getvalue()
 
 
+def test_many_fast_updates_are_a_line_for_each_percent():
+    clock = Clock()
+    writer, out = plain_console(10_000, clock)
+    for update in range(10_001):
+        clock.now += 0.01
+        writer.phase("sampling")
+        writer.write(update, {"reward/mean": 0.5})
+    writer.close()
+    lines = out.getvalue().splitlines()
+    assert [line.split()[1] for line in lines[:4]] == [
+        "0/10000",
+        "0/10000",
+        "100/10000",
+        "200/10000",
+    ]
+    assert len(lines) == 102 and lines[-1].startswith("update 10000/10000  reward 0.500")
+
+
+@pytest.mark.parametrize("updates", [7, 100])
+def test_no_update_of_a_short_run_is_left_out(updates):
+    writer, out = plain_console(updates, Clock())
+    for update in range(1, updates + 1):
+        writer.write(update, {"reward/mean": 0.5})
+    assert [line.split()[1] for line in out.getvalue().splitlines()] == [
+        f"{u}/{updates}" for u in range(1, updates + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("failures", "pairs", "alone", "words"),
+    [
+        (13, 1, 12, "repaired 1 of 13 (12 without an anchor)"),
+        (8, 3, 0, "repaired 3 of 8"),
+        (5, 0, 5, "repaired 0 of 5 (5 without an anchor)"),
+    ],
+)
+def test_repairs_are_shown_as_a_share_of_all_failures(failures, pairs, alone, words):
+    writer, out = plain_console(9, Clock())
+    line = {"process/failures": float(failures), "process/pairs": float(pairs)}
+    writer.write(1, line | {"process/no_anchor_frac": alone / failures})
+    writer.write(2, {"reward/mean": 1.0, "process/failures": 0.0, "process/pairs": 0.0})
+    assert lines_of(out) == [f"update 1/9  {words}", "update 2/9  reward 1.000"]
+
+
+def test_an_evaluation_waits_for_the_next_line():
+    writer, out = plain_console(1000, Clock())
+    writer.write(0, {})
+    writer.write(1, {"eval/arithmetic/avg@1": 0.25, "reward/mean": 0.125})
+    writer.write(10, {"reward/mean": 0.5})
+    writer.write(20, {"reward/mean": 0.75})
+    assert lines_of(out)[1:] == [
+        "update 10/1000  reward 0.500  accuracy 0.250",
+        "update 20/1000  reward 0.750",
+    ]
+
+
+def test_a_resumed_run_counts_from_where_it_was(tmp_path, capsys):
+    writers = metrics.open_writers(tmp_path, num_updates=20, tensorboard=False, resumed_from=8)
+    for writer in writers:
+        writer.phase("sampling")
+        writer.close()
+    assert capsys.readouterr().out == "update 8/20  sampling ...\n"
+
+
 def test_nothing_is_repeated_at_close():
     writer, out = plain_console(5, Clock())
     writer.phase("sampling")
+    writer.write(1, {})
     writer.close()
-    assert out.getvalue().count("\n") == 1
+    assert out.getvalue().count("\n") == 2
 
 
 def test_time_left_counts_only_updates_of_this_process():
