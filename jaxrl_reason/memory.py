@@ -252,4 +252,4 @@ def batch_shapes(rows: int, columns: int) -> TrainBatch:
     grid, row = of((rows, columns), jnp.float32), of((rows,), jnp.float32)
     mask, ids = of((rows, columns), jnp.bool_), of((rows, columns), jnp.int32)
     stream = of((rows,), jnp.int32)
-    return TrainBatch(ids, mask, mask, grid, grid, None, row, stream, row)
+    return TrainBatch(ids, mask, mask, grid, grid, None, row, stream, row, of((rows,), jnp.bool_))

@@ -263,7 +263,28 @@ def train_rows(config: ml_collections.ConfigDict, method: base.Method) -> int:
     return -(-per_part // micro) * micro
 
 
-def to_batch(run: Run, rows: Sequence[Row], stages: base.Stages) -> TrainBatch:
+def with_old_logprobs(
+    update_fn: Callable, state: TrainState, batches: Sequence[TrainBatch]
+) -> tuple[TrainState, list[TrainBatch]]:
+    """The batches with the state's own log-probs to divide by; the state comes back as it was.
+
+    Raises:
+      TypeError: an `update_fn` without `logprobs` (see `algos.update.Update`), which more than one minibatch needs.
+    """
+    if batches and not isinstance(update_fn, algos_update.Update):
+        raise TypeError(
+            "optim.minibatches > 1 needs an update_fn with `logprobs`, as algos.update.make_update returns;"
+            " set optim.minibatches=1, or give such a one"
+        )
+    scored = []
+    for batch in batches:
+        state, logprobs = update_fn.logprobs(state, batch)
+        old = jnp.where(batch.on_policy[:, None], logprobs, batch.old_logprobs)
+        scored.append(batch._replace(old_logprobs=old, on_policy=jnp.zeros_like(batch.on_policy)))
+    return state, scored
+
+
+def to_batch(run: Run, rows: Sequence[Row]) -> TrainBatch:
     """TrainBatch of this run's one shape; with a KL term, scored by the reference policy as well."""
     shapes, config = run.engine.shapes, run.config
     ref = None

@@ -132,9 +132,12 @@ def train(
             with clock.time("update"):
                 state, trained = state._replace(companion=None), 0
                 results: dict[str, float] = {}
-                for rows in batching.minibatches(built.rows, config.optim.minibatches, rng):
-                    batch = parts.to_batch(run, rows, stages)
-                    state, results = update_fn(state, parts.place_batch(run, batch))
+                split = batching.minibatches(built.rows, config.optim.minibatches, rng)
+                batches = [parts.place_batch(run, parts.to_batch(run, rows)) for rows in split]
+                # The first minibatch is on-policy; what the others divide by must be taken before it moves the policy.
+                state, batches[1:] = parts.with_old_logprobs(update_fn, state, batches[1:])
+                for rows, batch in zip(split, batches, strict=True):
+                    state, results = update_fn(state, batch)
                     results = {name: float(value) for name, value in results.items()}
                     trained += sum(int(row.gate.sum()) for row in rows)
                     if results.get("policy/nonfinite"):

@@ -80,11 +80,16 @@ class TrainBatch(NamedTuple):
     token_mask: Bool[Array, "B T"]
     loss_mask: Bool[Array, "B T"]  # the gate: tokens that may contribute
     advantages: Float[Array, "B T"]  # constants for the gradient
-    old_logprobs: Float[Array, "B T"]  # what the ratio divides by, under the row's own prompt
+    old_logprobs: Float[
+        Array, "B T"
+    ]  # what the ratio divides by, under the row's own prompt; not read in rows that are `on_policy`
     ref_logprobs: Float[Array, "B T"] | None  # None: no KL term, nothing computed
     row_weight: Float[Array, " B"]
     stream: Int[Array, " B"]  # POLICY_STREAM or REPAIR_STREAM
     clip_scale: Float[Array, " B"]  # factor on both clip widths; 1 is the plain loss
+    # Rows whose log-probs before the update are those that the update itself computes: their ratio is 1, whatever the
+    # rounding of another program would make of it. None: no such row.
+    on_policy: Bool[Array, " B"] | None = None
 
 
 class TrainState(NamedTuple):
@@ -159,7 +164,8 @@ class Row:
     completion: tuple[int, ...]
     gate: np.ndarray  # [len(completion)] bool
     advantages: np.ndarray  # [len(completion)] float32
-    old_logprobs: np.ndarray  # [len(completion)] float32, under `prompt`
+    # [len(completion)] float32, under `prompt`; None: those of the parameters that the update starts from
+    old_logprobs: np.ndarray | None = None
     weight: float = 1.0
     stream: int = POLICY_STREAM
     clip_scale: float = 1.0

@@ -222,6 +222,12 @@ def _masked_difference(logprobs: Array, constant: Array, mask: Array) -> Array:
     return jnp.where(mask, difference, 0)
 
 
+def _old_logprobs(logprobs: Array, batch: TrainBatch) -> Array:
+    if batch.on_policy is None:
+        return batch.old_logprobs
+    return jnp.where(batch.on_policy[:, None], logprobs, batch.old_logprobs)
+
+
 def policy_loss(
     logprobs: Float[Array, "B T"],
     entropy: Float[Array, "B T"],
@@ -241,7 +247,8 @@ def policy_loss(
     Args:
       logprobs: under the parameters that are differentiated; ignored outside loss_mask, even NaN.
       entropy: of the distributions the tokens were drawn from, nats; ignored outside loss_mask.
-      batch: `clip_scale` multiplies both clip widths of its row; `ref_logprobs` None: no KL.
+      batch: `clip_scale` multiplies both clip widths of its row; `on_policy` rows divide by stop_gradient(logprobs)
+        instead of `old_logprobs`; `ref_logprobs` None: no KL.
       coefficients: from `row_coefficients` of the WHOLE batch, the rows of this part.
       ratio: a key of RATIOS.
       clip_low: ratios of tokens with a negative advantage stop counting below 1 - clip_low.
@@ -270,7 +277,7 @@ def policy_loss(
     """
     mask = batch.loss_mask
     # Masked before exp: e^89 * 0 would be NaN in the gradient.
-    log_ratio = _masked_difference(logprobs, batch.old_logprobs, mask)
+    log_ratio = _masked_difference(logprobs, _old_logprobs(logprobs, batch), mask)
     rho = _choose(RATIOS, ratio, "ratio")(log_ratio, mask)
     advantages = jnp.where(mask, jax.lax.stop_gradient(batch.advantages), 0).astype(rho.dtype)
 

@@ -96,7 +96,9 @@ def make_optimizer(optim_config: Any, num_updates: int) -> optax.GradientTransfo
 
 
 class Update:
-    """Jitted (state, batch) -> (state, metrics); `num_compiles` says how many programs it became.
+    """Jitted (state, batch) -> (state, metrics), one program that gives log-probs as well.
+
+    `num_compiles` says how many programs it became.
 
     A run has one: the same shapes and dtypes in every call. Counted are the traces, since jit's own cache also counts
     signatures that share a program. Not seen is a call that differs in sharding alone: `state_sharding` rules that out.
@@ -106,15 +108,27 @@ class Update:
         self.num_compiles = 0
         self.frozen = frozen
 
-        def traced(state, batch, frozen):
+        def traced(state, batch, frozen, trains):
             self.num_compiles += 1
-            return function(state, batch, frozen)
+            return function(state, batch, frozen, trains)
 
         self.jitted = jax.jit(traced, **jit_options)
 
     def __call__(self, state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
         # An argument, never a constant of the compiled program, which would hold a copy of it.
-        return self.jitted(state, batch, self.frozen)
+        state, metrics, _ = self.jitted(state, batch, self.frozen, True)
+        return state, metrics
+
+    def logprobs(
+        self, state: TrainState, batch: TrainBatch
+    ) -> tuple[TrainState, Float[Array, "B T"]]:
+        """Log-probs of the loss tokens under the state, which comes back as it was (and is donated likewise).
+
+        The program of the update itself computes them, gradient included: in bfloat16 another one rounds otherwise, by
+        more than a sequence ratio may move before it is clipped.
+        """
+        state, _, logprobs = self.jitted(state, batch, self.frozen, False)
+        return state, logprobs
 
 
 def policy_loss_fn(loss_config: Any) -> LossFn:
@@ -142,7 +156,10 @@ def make_microbatch_loss(
     join_fn: Callable[[Params, Params], Params] | None = None,
     predict_fn: PredictFn | None = None,
 ) -> Callable:
-    """(params, frozen, TrainBatch, coefficients [B, T]) -> (loss sum, metric sums); arguments as of `make_update`."""
+    """(params, frozen, TrainBatch, coefficients [B, T]) -> (loss sum, (metric sums, log-probs [B, T])).
+
+    Arguments as of `make_update`.
+    """
     loss_fn = loss_fn or policy_loss_fn(loss_config)
     predict_fn = predict_fn or functools.partial(
         losses.completion_logprobs,
@@ -155,7 +172,8 @@ def make_microbatch_loss(
         params = params if join_fn is None else join_fn(frozen, params)
         hidden = hidden_fn(params, batch.tokens, batch.token_mask)
         logprobs, entropy = predict_fn(hidden, head_fn(params), batch.tokens)
-        return loss_fn(logprobs, entropy, batch, coefficients)
+        loss, sums = loss_fn(logprobs, entropy, batch, coefficients)
+        return loss, (sums, jax.lax.stop_gradient(logprobs))
 
     return microbatch_loss
 
@@ -242,26 +260,26 @@ def make_update(
         predict_fn=predict_fn,
     )
 
-    def update(state, batch, frozen):
+    def update(state, batch, frozen, trains):
         coefficients = losses.row_coefficients(
             batch, aggregation=loss_config.aggregation, max_completion=max_completion
         )
-        packed, num_live = _pack(batch, coefficients, microbatch_rows, row_sharding)
+        packed, num_live, live_first = _pack(batch, coefficients, microbatch_rows, row_sharding)
         num_microbatches = -(-num_live // microbatch_rows)
-        loss, sums, gradient = _accumulate(
+        loss, sums, gradient, logprobs = _accumulate(
             microbatch_loss, state.params, frozen, packed, num_microbatches, param_sharding
         )
-        state, metrics = _apply(optimizer, state, loss, gradient, num_live)
+        logprobs = logprobs.reshape(batch.tokens.shape)[jnp.argsort(live_first)]
+        state, metrics = _apply(optimizer, state, loss, gradient, num_live, trains)
         means = losses.mean_metrics(sums)
-        return state, metrics | {
-            name: x for name, x in means.items() if name.split("/")[0] in streams
-        }
+        metrics |= {name: x for name, x in means.items() if name.split("/")[0] in streams}
+        return state, metrics, logprobs
 
     shardings = {}
     if state_sharding is not None or batch_sharding is not None:
         shardings = {
-            "in_shardings": (state_sharding, batch_sharding, None),
-            "out_shardings": (state_sharding, None),
+            "in_shardings": (state_sharding, batch_sharding, None, None),
+            "out_shardings": (state_sharding, None, batch_sharding),
         }
     return Update(update, frozen, donate_argnums=(0,) if donate else (), **shardings)
 
@@ -283,7 +301,7 @@ def _check_rows(microbatch_rows: int, row_sharding: jax.sharding.NamedSharding |
 
 
 def _pack(batch, coefficients, microbatch_rows, row_sharding):
-    """((batch, coefficients) as [M, rows, ...] with live rows first, number of live rows)."""
+    """((batch, coefficients) as [M, rows, ...] with live rows first, number of live rows, their order)."""
     num_rows = batch.tokens.shape[0]
     if num_rows % microbatch_rows:
         fits = -(-num_rows // microbatch_rows) * microbatch_rows
@@ -304,13 +322,12 @@ def _pack(batch, coefficients, microbatch_rows, row_sharding):
             x, jax.sharding.NamedSharding(row_sharding.mesh, spec)
         )
 
-    return jax.tree.map(split, take_rows((batch, coefficients), live_first)), jnp.sum(
-        live, dtype=jnp.int32
-    )
+    packed = jax.tree.map(split, take_rows((batch, coefficients), live_first))
+    return packed, jnp.sum(live, dtype=jnp.int32), live_first
 
 
 def _accumulate(loss_fn, params, frozen, packed, num_microbatches, param_sharding):
-    """(loss, metric sums, gradient) added up over the first `num_microbatches` microbatches."""
+    """(loss, metric sums, gradient) of the first `num_microbatches` microbatches, and their log-probs [M, rows, T]."""
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
     def like_params(gradient):
@@ -325,31 +342,33 @@ def _accumulate(loss_fn, params, frozen, packed, num_microbatches, param_shardin
         batch, coefficients = jax.tree.map(
             lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), packed
         )
-        (loss, sums), gradient = value_and_grad(params, frozen, batch, coefficients)
+        (loss, (sums, logprobs)), gradient = value_and_grad(params, frozen, batch, coefficients)
         # Added in float32 even for bfloat16 parameters, or small microbatches would vanish in the sum.
         gradient = like_params(jax.tree.map(jnp.add, total[2], gradient))
-        return total[0] + loss, losses.add_metrics(total[1], sums), gradient
+        seen = jax.lax.dynamic_update_index_in_dim(total[3], logprobs, index, axis=0)
+        return total[0] + loss, losses.add_metrics(total[1], sums), gradient, seen
 
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), packed)
-    loss, sums = jax.eval_shape(loss_fn, params, frozen, *one)
+    loss, (sums, _) = jax.eval_shape(loss_fn, params, frozen, *one)
     gradient = jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params
     )
     loss, sums, gradient = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), (loss, sums, gradient)
     )
-    return jax.lax.fori_loop(0, num_microbatches, body, (loss, sums, like_params(gradient)))
+    seen = jnp.zeros(packed[1].shape, jnp.float32)
+    return jax.lax.fori_loop(0, num_microbatches, body, (loss, sums, like_params(gradient), seen))
 
 
 def _norm(tree):
     return optax.tree.norm(jax.tree.map(lambda x: x.astype(jnp.float32), tree))
 
 
-def _apply(optimizer, state, loss, gradient, num_live):
+def _apply(optimizer, state, loss, gradient, num_live, trains):
     """(state after the optimizer update or, where that would do harm, as it was; metrics of the update)."""
     grad_norm = _norm(gradient)
     is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    applied = is_finite & (num_live > 0)
+    applied = is_finite & (num_live > 0) & trains
 
     def apply(gradient, params, opt_state):
         gradient = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
@@ -371,5 +390,6 @@ def _apply(optimizer, state, loss, gradient, num_live):
         "policy/skipped": ~applied,
         "policy/live_rows": num_live,
     }
-    state = state._replace(num_updates=state.num_updates + 1, params=params, opt_state=opt_state)
+    num_updates = state.num_updates + jnp.asarray(trains, state.num_updates.dtype)
+    state = state._replace(num_updates=num_updates, params=params, opt_state=opt_state)
     return state, {name: x.astype(jnp.float32) for name, x in metrics.items()}

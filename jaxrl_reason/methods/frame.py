@@ -56,11 +56,11 @@ class Completions:
         if not groups:
             return base.Built([], {}, [], stages.companion and stages.companion.state)
         credit = self.credit(groups, stages, rng)
-        rows = completion_rows(self.config, groups, credit.advantages, stages, gates=credit.gates)
+        rows = completion_rows(self.config, groups, credit.advantages, gates=credit.gates)
         metrics = credit.metrics
         if self.config.loss.mismatch != "none":
             rows, found = correct_mismatch(
-                self.config, rows, base.completions(groups), width=self.completion_tokens
+                self.config, rows, base.completions(groups), stages, width=self.completion_tokens
             )
             metrics = metrics | found
         records = completion_records(groups, rows, stages)
@@ -119,7 +119,6 @@ def completion_rows(
     config: ml_collections.ConfigDict,
     groups: Sequence[base.Group],
     advantages: Sequence[np.ndarray],
-    stages: base.Stages,
     *,
     gates: Sequence[np.ndarray] | None = None,
 ) -> list[Row]:
@@ -129,7 +128,6 @@ def completion_rows(
       config: `overlong.filter` and `loss.old_logprobs` are read.
       groups: groups of the update.
       advantages: per completion [length] float32.
-      stages: scores the completions.
       gates: per completion [length] bool, tokens with loss; None: all of them. Truncated completions get none under
         `overlong.filter`.
     Returns:
@@ -137,7 +135,7 @@ def completion_rows(
     """
     completions = base.completions(groups)
     prompts = [g.prompt for g in groups for _ in g.completions]
-    old = old_logprobs(config, stages, prompts, completions)
+    old = old_logprobs(config, completions)
     trained = [trained_tokens(config, c) for c in completions]
     if gates is not None:
         trained = [t & gate for t, gate in zip(trained, gates, strict=True)]
@@ -152,6 +150,7 @@ def correct_mismatch(
     config: ml_collections.ConfigDict,
     rows: Sequence[Row],
     completions: Sequence[Completion],
+    stages: base.Stages,
     *,
     width: int,
 ) -> tuple[list[Row], dict[str, float]]:
@@ -159,13 +158,15 @@ def correct_mismatch(
 
     Args:
       config: `loss.mismatch*` are read; `loss.mismatch` is not none.
-      rows: their `old_logprobs` are the trainer's.
+      rows: one per completion.
       completions: what each row was made of; their log-probs are the sampler's.
+      stages: scores the rows, for the trainer's log-probs.
       width: most tokens of a completion.
     Returns:
       (rows, `mismatch/*` metrics of the raw ratios and of what was cut).
     """
-    trainer, mask = padded([row.old_logprobs for row in rows], width)
+    scored = stages.score([row.prompt for row in rows], [row.completion for row in rows])
+    trainer, mask = padded(scored, width)
     sampler, _ = padded([c.logprobs for c in completions], width)
     settings = config.loss
     ratios = mismatch.LEVELS[settings.mismatch_level](
@@ -195,15 +196,11 @@ def completion_records(
 
 
 def old_logprobs(
-    config: ml_collections.ConfigDict,
-    stages: base.Stages,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Completion],
-) -> list[np.ndarray]:
-    """Log-probs that the ratio divides by: the trainer's own, or the sampler's where the config says so."""
-    if config.loss.old_logprobs == "behavior":
-        return [c.logprobs for c in completions]
-    return stages.score(prompts, [c.tokens for c in completions])
+    config: ml_collections.ConfigDict, completions: Sequence[Completion]
+) -> list[np.ndarray | None]:
+    """`Row.old_logprobs`: None, the trainer's own, or the sampler's where `loss.old_logprobs` says so."""
+    behavior = config.loss.old_logprobs == "behavior"
+    return [c.logprobs if behavior else None for c in completions]
 
 
 def completion_record(

@@ -197,25 +197,21 @@ class Iop:
         rows: list[Row] = []
         records = []
         own = [failures[c.failure] for c in pairs]
-        prompts = [f.group.prompt for f in own]
-        # The ratio of a repaired completion conditions on the problem alone: its log-probs come from the policy
-        # prompt, never from the repair prompt that it was sampled under.
-        repaired_old = stages.score(prompts, [c.repaired.tokens for c in pairs])
-        failed_old = frame.old_logprobs(self.config, stages, prompts, [f.failed for f in own])
-        for candidate, failure, k, old_f, old_r in zip(
-            pairs, own, kept, failed_old, repaired_old, strict=True
-        ):
+        failed_old = frame.old_logprobs(self.config, [f.failed for f in own])
+        for candidate, failure, k, old in zip(pairs, own, kept, failed_old, strict=True):
             gates = self._gates(candidate, failure, k)
             advantages = self._pair_advantages(failure.group)  # A
             sides = (failure.failed, candidate.repaired)
-            both = zip(sides, gates, advantages, (old_f, old_r), strict=True)
+            # The ratio of a repaired completion conditions on the problem alone: what it was sampled with belongs to
+            # the repair prompt, so that the update's own log-probs under the policy prompt serve.
+            both = zip(sides, gates, advantages, (old, None), strict=True)
             for completion, gate, advantage, old in both:
                 if gate.any():  # J: a side without a gated token has nothing to train
                     scale = credit_gate.clip_scale(len(gate), int(gate.sum()), self.iop.clip_scale)
                     filled = np.full(len(gate), advantage, np.float32)
                     prompt, tokens = failure.group.prompt, completion.tokens
                     rows.append(Row(prompt, tokens, gate, filled, old, clip_scale=scale))
-            record = iop_records.pair_record(candidate, failure, gates, advantages, old_r, stages)
+            record = iop_records.pair_record(candidate, failure, gates, advantages, stages)
             records.append(record)
         return rows, records
 
@@ -244,9 +240,7 @@ class Iop:
         if self.iop.unrepaired == "drop":
             return []
         left = [f for i, f in enumerate(failures) if i not in repaired]
-        old = frame.old_logprobs(
-            self.config, stages, [f.group.prompt for f in left], [f.failed for f in left]
-        )
+        old = frame.old_logprobs(self.config, [f.failed for f in left])
         rows = []
         for failure, logprobs in zip(left, old, strict=True):
             length = len(failure.failed.tokens)
@@ -289,7 +283,7 @@ class Iop:
                 chosen += list(zip(own, normalised, strict=True))
         prompts = [failures[candidates[k].failure].repair_prompt for k, _ in chosen]
         completions = [candidates[k].repaired for k, _ in chosen]
-        old = frame.old_logprobs(self.config, stages, prompts, completions)
+        old = frame.old_logprobs(self.config, completions)
         return [
             Row(
                 prompt,

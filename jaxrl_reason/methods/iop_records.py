@@ -120,14 +120,13 @@ def pair_record(
     failure: Failure,
     gates: Sequence[np.ndarray],
     advantages: Sequence[float],
-    old_repaired: np.ndarray,
     stages: base.Stages,
 ) -> dict[str, Any]:
     """Record of one accepted pair for the rollout viewer."""
     problem = failure.group.problem
     sides = []
     for completion, gate, advantage, edits in zip(
-        (failure.failed, dataclasses.replace(candidate.repaired, logprobs=old_repaired)),
+        (failure.failed, candidate.repaired),
         gates,
         advantages,
         (candidate.alignment.failed_edit_ids, candidate.alignment.repaired_edit_ids),

@@ -348,14 +348,17 @@ def pack_rows(
         out[: len(rows)] = values
         return out
 
+    on_policy = [r.old_logprobs is None for r in rows]
+    old = [np.zeros(0) if own else r.old_logprobs for r, own in zip(rows, on_policy, strict=True)]
     return TrainBatch(
         tokens=tokens,
         token_mask=token_mask,
         loss_mask=spread([r.gate for r in rows], bool),
         advantages=spread([r.advantages for r in rows], np.float32),
-        old_logprobs=spread([r.old_logprobs for r in rows], np.float32),
+        old_logprobs=spread(old, np.float32),
         ref_logprobs=None if ref_logprobs is None else spread(ref_logprobs, np.float32),
         row_weight=column([r.weight for r in rows], np.float32, 0.0),
         stream=column([r.stream for r in rows], np.int32, 0),
         clip_scale=column([r.clip_scale for r in rows], np.float32, 1.0),
+        on_policy=column(on_policy, bool, True),
     )

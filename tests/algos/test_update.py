@@ -305,9 +305,9 @@ def test_eight_devices_equal_one(split_params):
     batches = [random_batch(rows=24, seed=seed, live=21) for seed in range(3)]
     batches = jax.device_put(batches, over("data"))
     # Ahead of time, to read the program that runs; it refuses inputs of another sharding than the first.
-    compiled = eight.jitted.lower(spread, batches[0], None).compile()
+    compiled = eight.jitted.lower(spread, batches[0], None, True).compile()
     for batch in batches:
-        spread, got = compiled(spread, batch, None)
+        spread, got, _ = compiled(spread, batch, None, True)
     assert_trees_close(spread.params, want_params, atol=1e-5)
     assert_trees_close(got, want_metrics, rtol=1e-4, atol=1e-5)
     assert eight.num_compiles == 1
@@ -366,11 +366,11 @@ def test_gradients_of_bfloat16_parameters_are_added_in_float32():
     # 400 microbatches with gradient 1 each; bfloat16 would stop at 256.
     def loss(params, frozen, batch, coefficients):
         total = jnp.sum(params * batch)
-        return total.astype(jnp.float32), {}
+        return total.astype(jnp.float32), ({}, batch.astype(jnp.float32))
 
     ones = jnp.ones((400, 1), jnp.bfloat16)
     params = jnp.ones(1, jnp.bfloat16)
-    _, _, gradient = update._accumulate(loss, params, None, (ones, ones), 400, None)
+    _, _, gradient, _ = update._accumulate(loss, params, None, (ones, ones), 400, None)
     assert gradient.dtype == jnp.float32 and gradient[0] == 400
 
 

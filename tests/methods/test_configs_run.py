@@ -54,7 +54,7 @@ def one_update(config, policy, engines):
     built = run.method.build(groups, stages, np.random.default_rng(0))
     optimizer = parts.make_optimizer(run)
     state = parts.first_state(run, optimizer)._replace(companion=built.companion)
-    batch = parts.place_batch(run, parts.to_batch(run, built.rows, stages))
+    batch = parts.place_batch(run, parts.to_batch(run, built.rows))
     state, results = parts.make_update(run, optimizer)(state, batch)
     assert int(state.num_updates) == 1
     if second:

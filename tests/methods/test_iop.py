@@ -49,15 +49,15 @@ def test_pair_has_bilateral_gates_and_opposite_advantages():
     assert failed.clip_scale == pytest.approx(2.0)
 
 
-def test_old_logprobs_of_repairs_are_taken_under_the_policy_prompt():
+def test_old_logprobs_of_repairs_are_never_those_of_the_repair_prompt():
     script = helpers.Script(repair=[[RIGHT, SHAM]])
     group = helpers.group(FAILED, OTHER_RIGHT)
     built = build([group], script, **{"loss.old_logprobs": "behavior"})
     repaired = rows_of(built, POLICY_STREAM)[1]
     assert repaired.prompt == group.prompt
-    # The behaviour log-probs of the script are -0.5, its scores -0.25.
-    np.testing.assert_array_equal(repaired.old_logprobs, np.float32(-0.25))
-    assert (group.prompt, repaired.completion) in script.scored
+    # The update's own, under the row's prompt; the script's behaviour log-probs are -0.5.
+    assert repaired.old_logprobs is None
+    np.testing.assert_array_equal(rows_of(built, POLICY_STREAM)[0].old_logprobs, np.float32(-0.5))
     for row in rows_of(built, REPAIR_STREAM):
         assert row.prompt != group.prompt
         np.testing.assert_array_equal(row.old_logprobs, np.float32(-0.5))

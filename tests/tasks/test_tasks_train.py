@@ -68,7 +68,7 @@ def test_one_update(name, shared, tmp_path):
     )  # fmt: skip
     built = run.method.build(groups, stages, np.random.default_rng(0))
     state = parts.first_state(run, shared["optimizer"])
-    batch = parts.place_batch(run, parts.to_batch(run, built.rows, stages))
+    batch = parts.place_batch(run, parts.to_batch(run, built.rows))
     before = jax.tree.leaves(jax.tree.map(np.asarray, state.params))
     state, results = shared["update"](state, batch)
     assert sampled["reward/mean"] == 0 and sampled["verifier/timeout_frac"] == 0
