@@ -309,7 +309,7 @@ def _status_of(error: Exception) -> int | None:
     if isinstance(error, (_UsageError, FileExistsError, FileNotFoundError, ValueError)):
         return 2
     checkpoint = sys.modules.get("jaxrl_reason.checkpoint")
-    if isinstance(error, FloatingPointError) or (
+    if isinstance(error, (FloatingPointError, ConnectionError)) or (
         checkpoint and isinstance(error, checkpoint.CheckpointError)
     ):
         return 1

@@ -171,7 +171,10 @@ def iop() -> ml_collections.ConfigDict:
     )
     c.judge_url = ""  # base URL of an OpenAI-compatible server, for the `judge` audit
     c.judge_model = ""  # model name sent to it
-    c.judge_timeout_s = 30.0  # seconds per request, > 0
+    c.judge_timeout_s = 30.0  # seconds per try, from the name's resolution to the last byte, > 0
+    c.judge_retries = 4  # tries after the first where that can help: timeouts, 429, 5xx; >= 0
+    c.judge_deadline_s = 120.0  # seconds for all tries of one question and their waits, > 0
+    c.judge_patience = 3  # updates in a row without one verdict after which the run ends, >= 1
     c.edit_cost = 0.1  # lambda_edit in [0, 1): score = h (r - edit_cost * normalised distance)
     c.audit_reject = (
         "floor"  # L: literal | floor; score of a rejected repair in repair mode: 0 | -edit_cost

@@ -250,7 +250,7 @@ CriticFn = Callable[[Sequence[str], int], CriticAnswers]  # prompts, k
 class AuditResult:
     """Verdict on the honesty of one repair, with the reason in a few words."""
 
-    accepted: bool
+    accepted: bool | None  # None: no verdict, since the auditor itself failed
     reason: str
 
 

@@ -10,7 +10,6 @@ the cases that pass them. `none` has no question of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent import futures
 
 import ml_collections
 import numpy as np
@@ -196,39 +195,51 @@ def _complete(tools: screen.Tools, repaired: Completion, cut: int) -> bool:
 
 
 def judge(
-    tools: screen.Tools, url: str, model: str, timeout_s: float, *, parallel: int = 8
+    tools: screen.Tools,
+    endpoint: judge_client.Endpoint,
+    *,
+    rng: np.random.Generator,
+    tally: judge_client.Tally,
+    patience: int = 3,
+    parallel: int = 8,
 ) -> Audit:
     """A language model behind an OpenAI-compatible endpoint decides; the key is taken from OPENAI_API_KEY.
 
-    Errors reject, with a reason that starts with `judge.ERROR_PREFIX`; see `credit.judge`.
+    A failure of the judge is no verdict (`accepted` None); see `credit.judge`.
 
     Args:
       tools: see `screen.Tools`.
-      url: base URL, such as http://localhost:8000/v1.
-      model: model name that the server knows.
-      timeout_s: seconds per request, > 0.
+      endpoint: the judge.
+      rng: spreads the waits between tries; not advanced.
+      tally: counts questions and failures; kept by the caller from update to update.
+      patience: batches in a row without one verdict after which the run ends, >= 1.
       parallel: requests in flight at once, >= 1.
     Returns:
-      Audit.
+      Audit; raises `judge.JudgeRefused` where the server will never answer, `judge.JudgeDown` after `patience`.
     Raises:
-      ValueError: not an http(s) URL, no model, or no positive timeout.
+      ValueError: not an http(s) URL, no model, or no positive time.
     """
-    judge_client.check_endpoint(url, model, timeout_s)
-
-    def ask(case: screen.Case) -> AuditResult:
-        return judge_client.ask(
-            url,
-            model,
-            timeout_s,
-            problem=case.problem.prompt,
-            failed=case.failed.text,
-            anchor=case.anchor.text,
-            repaired=case.repaired.text,
-        )
+    judge_client.check_endpoint(endpoint)
 
     def deep(cases: Sequence[screen.Case]) -> list[AuditResult]:
-        with futures.ThreadPoolExecutor(max_workers=min(parallel, len(cases))) as pool:
-            return list(pool.map(ask, cases))
+        asked = [
+            {
+                "problem": case.problem.prompt,
+                "failed": case.failed.text,
+                "anchor": case.anchor.text,
+                "repaired": case.repaired.text,
+            }
+            for case in cases
+        ]
+        results = judge_client.ask_all(endpoint, asked, rng, parallel=parallel)
+        tally.count(results)
+        if tally.silent >= patience:
+            raise judge_client.JudgeDown(
+                f"the judge at {judge_client.place(endpoint)} gave no verdict in {tally.silent} updates in a row"
+                f" (the last: {results[-1].reason}); see that it runs and answers as credit/judge.py asks it to, then"
+                " go on with --resume. iop.judge_patience is the number of updates to wait for it"
+            )
+        return results
 
     return _screened(tools, deep)
 
@@ -269,6 +280,8 @@ def make_audit(
     verify_fn: VerifyFn,
     encode_prompt: Callable[[Problem], Sequence[int]],
     first_error: Callable[[Problem, str], int] | None = None,
+    rng: np.random.Generator | None = None,
+    tally: judge_client.Tally | None = None,
 ) -> Audit:
     """The audit that `config.iop.audit` names.
 
@@ -282,6 +295,8 @@ def make_audit(
       verify_fn: for `continuation`.
       encode_prompt: policy prompt of a problem as token ids, for `continuation`.
       first_error: step oracle of the task, for `replay`; None where the task has none.
+      rng: for `judge`; None: a fixed one.
+      tally: for `judge`, whose state it is; None: a new one, so that every batch is the first.
     Returns:
       Audit.
     Raises:
@@ -311,7 +326,19 @@ def make_audit(
             threshold=iop.threshold,
             cut=iop.audit_cut,
         ),
-        "judge": lambda: judge(tools, iop.judge_url, iop.judge_model, iop.judge_timeout_s),
+        "judge": lambda: judge(
+            tools,
+            judge_client.Endpoint(
+                iop.judge_url,
+                iop.judge_model,
+                iop.judge_timeout_s,
+                iop.judge_retries,
+                iop.judge_deadline_s,
+            ),
+            rng=rng or np.random.default_rng(0),
+            tally=tally or judge_client.Tally(),
+            patience=iop.judge_patience,
+        ),
     }
     if iop.audit not in makers:
         raise ValueError(f"iop.audit = {iop.audit!r}: must be one of {', '.join(makers)}")

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxrl_reason.credit import audit as credit_audit
 from jaxrl_reason.credit import gate as credit_gate
-from jaxrl_reason.credit import graft, repair
+from jaxrl_reason.credit import graft, judge, repair
 from jaxrl_reason.methods import base, frame, iop_records
 from jaxrl_reason.methods.iop_records import Candidate, Failure
 from jaxrl_reason.types import REPAIR_STREAM, AuditResult, Completion, Row
@@ -31,6 +31,7 @@ class Iop:
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
         self.iop = config.iop
+        self.tally = judge.Tally()  # of the `judge` audit, over the updates
 
     def gives_signal(self, group: base.Group) -> bool:
         """There is a failure to repair and a correct sample (or a reference) to anchor it."""
@@ -46,15 +47,18 @@ class Iop:
         self, groups: Sequence[base.Group], stages: base.Stages, rng: np.random.Generator
     ) -> base.Built:
         """One update's rows: pairs of failed and repaired completions, then repair-mode rows."""
+        self.tally.asked = self.tally.failed = 0
         failures = self._failures(groups, stages, rng)
-        candidates = self._candidates(failures, stages)
+        candidates = self._candidates(failures, stages, rng)
         accepted = self._select(candidates)
         kept = self._truncate([candidates[c] for c in accepted], failures, stages)
         pair_rows, records = self._pair_rows(
             [candidates[c] for c in accepted], failures, kept, stages
         )
-        repaired = {candidates[c].failure for c in accepted}
-        negatives = self._unrepaired_rows(failures, repaired, stages)
+        # Without a verdict nobody knows whether a failure was repaired.
+        settled = {candidates[c].failure for c in accepted}
+        settled |= {c.failure for c in candidates if c.undecided}
+        negatives = self._unrepaired_rows(failures, settled, stages)
         repair_rows = self._repair_rows(candidates, failures, accepted, stages, rng)
         metrics = iop_records.process_metrics(
             groups,
@@ -65,6 +69,8 @@ class Iop:
             stages,
             threshold=self.iop.threshold,
         )
+        if self.tally.asked:
+            metrics["audit/judge_error_frac"] = self.tally.failed / self.tally.asked
         return base.Built(pair_rows + negatives + repair_rows, metrics, records)
 
     # --- failures and their anchors ------------------------------------------------------------
@@ -101,7 +107,9 @@ class Iop:
 
     # --- repairs, verdicts, audit, score -------------------------------------------------------
 
-    def _candidates(self, failures: list[Failure], stages: base.Stages) -> list[Candidate]:
+    def _candidates(
+        self, failures: list[Failure], stages: base.Stages, rng: np.random.Generator
+    ) -> list[Candidate]:
         if not failures:
             return []
         sampled = stages.sample(
@@ -114,10 +122,10 @@ class Iop:
         alignments = stages.align(
             [failures[i].failed.tokens for i in index], [c.tokens for c in repaired]
         )
-        audits = self._audit(failures, index, repaired, verdicts, stages)
+        audits = self._audit(failures, index, repaired, verdicts, stages, rng)
         distances = repair.pair_distances(alignments)
         rewards = repair.repair_rewards(  # L
-            [result is None or result.accepted for result in audits],
+            [result is None or bool(result.accepted) for result in audits],
             [v.reward for v in verdicts],
             distances,
             edit_cost=self.iop.edit_cost,
@@ -134,7 +142,7 @@ class Iop:
         )
         return [Candidate(*column) for column in zip(*columns, strict=True)]
 
-    def _audit(self, failures, index, repaired, verdicts, stages) -> list[AuditResult | None]:
+    def _audit(self, failures, index, repaired, verdicts, stages, rng) -> list[AuditResult | None]:
         """Only repairs whose outcome is right are worth an audit: the others are rejected anyway (M)."""
         right = [k for k, v in enumerate(verdicts) if v.reward >= self.iop.threshold]
         audit = credit_audit.make_audit(
@@ -147,6 +155,8 @@ class Iop:
             verify_fn=stages.verify,
             encode_prompt=stages.policy_prompt,
             first_error=stages.first_error,
+            rng=rng,
+            tally=self.tally,
         )
         results = audit(
             [failures[index[k]].group.problem for k in right],
@@ -164,7 +174,7 @@ class Iop:
         if not candidates:
             return []
         per_failure = (-1, self.iop.num_repairs)  # candidates come in this order
-        honest = [c.audit is not None and c.audit.accepted for c in candidates]
+        honest = [c.audit is not None and bool(c.audit.accepted) for c in candidates]
         best = repair.select_repairs(
             np.reshape(honest, per_failure),
             np.reshape([c.verdict.reward for c in candidates], per_failure),
@@ -235,11 +245,11 @@ class Iop:
         spread = np.sqrt(p * (1 - p)) if self.iop.adv_group == "original" else 1.0
         return -p / spread, (1 - p) / spread
 
-    def _unrepaired_rows(self, failures, repaired: set[int], stages) -> list[Row]:
+    def _unrepaired_rows(self, failures, settled: set[int], stages) -> list[Row]:
         """B: failures without an accepted repair are dropped, or trained whole as negatives."""
         if self.iop.unrepaired == "drop":
             return []
-        left = [f for i, f in enumerate(failures) if i not in repaired]
+        left = [f for i, f in enumerate(failures) if i not in settled]
         old = frame.old_logprobs(self.config, [f.failed for f in left])
         rows = []
         for failure, logprobs in zip(left, old, strict=True):
@@ -270,8 +280,10 @@ class Iop:
             chosen = []
             for i in rng.permutation(len(failures)):
                 own = range(i * self.iop.num_repairs, (i + 1) * self.iop.num_repairs)
+                own = [k for k in own if not candidates[k].undecided]
                 scores = np.array([candidates[k].reward for k in own])
-                if np.ptp(scores) < 1e-9:  # equal scores: zero advantage, nothing to train
+                # Equal scores: zero advantage, nothing to train.
+                if not own or np.ptp(scores) < 1e-9:
                     continue
                 if len(chosen) + len(own) > self.iop.repair_rows:
                     break

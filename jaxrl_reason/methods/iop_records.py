@@ -37,7 +37,12 @@ class Candidate:
     alignment: PairAlignment
     distance: float  # normalised edit distance to the failed completion, in [0, 1]
     audit: AuditResult | None  # None: outcome wrong, so never audited
-    reward: float  # repair-mode reward
+    reward: float  # repair-mode reward; means nothing where `undecided`
+
+    @property
+    def undecided(self) -> bool:
+        """The outcome is right, but the auditor failed: neither accepted nor rejected, and never trained."""
+        return self.audit is not None and self.audit.accepted is None
 
 
 def process_metrics(
@@ -64,7 +69,8 @@ def process_metrics(
       Metrics; one whose denominator is 0 is absent.
     """
     num_failed = sum(int((g.rewards < threshold).sum()) for g in groups)
-    audited = [c for c in candidates if c.audit is not None]
+    right = [c for c in candidates if c.audit is not None]
+    audited = [c for c in right if not c.undecided]
     tokens = sum(len(r.gate) for r in pair_rows)
     metrics = {
         "process/failures": float(num_failed),
@@ -72,7 +78,7 @@ def process_metrics(
         "process/no_anchor_frac": _ratio(num_failed - len(failures), num_failed),
         "process/unrepaired_frac": _ratio(len(failures) - len(pairs), len(failures)),
         "process/repair_success": _ratio(len(pairs), len(failures)),
-        "process/repair_correct_frac": _ratio(len(audited), len(candidates)),
+        "process/repair_correct_frac": _ratio(len(right), len(candidates)),
         "process/audit_reject_frac": _ratio(
             sum(not c.audit.accepted for c in audited), len(audited)
         ),

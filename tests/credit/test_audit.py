@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason import config, config_rules
-from jaxrl_reason.credit import audit
+from jaxrl_reason.credit import audit, judge
 from jaxrl_reason.tasks import arithmetic
 from jaxrl_reason.types import AuditResult, Problem
 from tests.credit import helpers
@@ -33,7 +33,12 @@ def every_audit(tools):
             tools, no_call, no_call, helpers.encode_prompt, k=2, threshold=0.5
         ),
         # Nothing listens on port 9 of this host: a request would end as "judge error:".
-        "judge": audit.judge(tools, "http://127.0.0.1:9", "m", 5.0),
+        "judge": audit.judge(
+            tools,
+            judge.Endpoint("http://127.0.0.1:9", "m"),
+            rng=np.random.default_rng(0),
+            tally=judge.Tally(),
+        ),
     }
 
 

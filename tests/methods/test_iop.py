@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from jaxrl_reason import config as config_lib
+from jaxrl_reason.credit import judge
 from jaxrl_reason.methods import iop
 from jaxrl_reason.types import POLICY_STREAM, REPAIR_STREAM
+from tests.credit.judge_server import say, server
 from tests.methods import helpers
 
 # 3 8 5 2 modulo 10; right: 3+8 = 1, then 5+2 = 7, then 1+7 = 8.
@@ -193,3 +196,78 @@ def test_repair_rows_are_capped_by_whole_groups():
     groups = [helpers.group(FAILED, FAILED, FAILED, OTHER_RIGHT)]
     built = build(groups, script, iop__repair_rows=5)
     assert len(rows_of(built, REPAIR_STREAM)) == 4
+
+
+WRONG = "1 5 2 ; 1 7 ; 9 ; = 9"
+
+
+def judging(**by_repair):
+    """A judge that answers with this status, or verdict, by the name of the repair."""
+    texts = {"RIGHT": RIGHT, "SHAM": SHAM}
+
+    def answer(handler, body):
+        repaired = json.loads(body["messages"][1]["content"])["repaired"]
+        (name,) = (name for name, text in texts.items() if text == repaired)
+        if type(by_repair[name]) is int:
+            return handler.send_error(by_repair[name])
+        return say(json.dumps({"accept": by_repair[name]}))(handler, body)
+
+    return answer
+
+
+def build_judged(texts, url, **changes):
+    script = helpers.Script(repair=[texts])
+    own = {"iop.audit": "judge", "iop.judge_url": url, "iop.judge_model": "m"}
+    own |= {"iop.judge_retries": 0, "iop.num_repairs": len(texts)}
+    return build([helpers.group(FAILED, OTHER_RIGHT)], script, **(own | changes))
+
+
+@pytest.mark.parametrize("reject", ["floor", "literal"])
+@pytest.mark.parametrize("unrepaired", ["drop", "outcome"])
+def test_a_failure_of_the_judge_is_no_reward(reject, unrepaired, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    choices = {"iop.audit_reject": reject, "iop.unrepaired": unrepaired}
+    with server(judging(RIGHT=503)) as (url, _):
+        built = build_judged([RIGHT, WRONG], url, **choices)
+    assert built.rows == [], "neither the repair nor, for want of one, the failure"
+    assert built.metrics["audit/judge_error_frac"] == 1.0
+    assert built.metrics["process/repair_correct_frac"] == 0.5
+    assert "process/audit_reject_frac" not in built.metrics
+
+    # Beside verdicts: the others of the failure are compared among themselves.
+    with server(judging(RIGHT=500, SHAM=False)) as (url, _):
+        built = build_judged([RIGHT, WRONG, SHAM], url, **choices)
+    rows = rows_of(built, REPAIR_STREAM)
+    tokens = [row.completion for row in rows]
+    assert tokens == [helpers.completion(text).tokens for text in (WRONG, SHAM)]
+    score = -0.1 * 3 / 12  # of WRONG, 3 of whose 12 tokens differ
+    spread = score - (-0.1 if reject == "floor" else 0.0)
+    np.testing.assert_allclose([row.advantages[0] for row in rows], [spread / 2, -spread / 2])
+    assert rows_of(built, POLICY_STREAM) == []
+    assert built.metrics["audit/judge_error_frac"] == 0.5
+    assert built.metrics["process/audit_reject_frac"] == 1.0
+
+    # The same repairs, all judged.
+    with server(judging(RIGHT=True, SHAM=False)) as (url, _):
+        built = build_judged([RIGHT, WRONG, SHAM], url, **choices)
+    assert len(rows_of(built, REPAIR_STREAM)) == 3 and len(rows_of(built, POLICY_STREAM)) == 2
+    assert built.metrics["audit/judge_error_frac"] == 0.0
+
+
+def test_a_judge_that_is_down_ends_the_run(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with server(judging(RIGHT=503)) as (url, _):
+        own = {"iop.audit": "judge", "iop.judge_url": url, "iop.judge_model": "m"}
+        own |= {"iop.judge_retries": 0, "iop.judge_patience": 2}
+        method = iop.Iop(settings(**own))
+        update = lambda: method.build(  # noqa: E731
+            [helpers.group(FAILED, OTHER_RIGHT)],
+            helpers.stages(helpers.Script(repair=[[RIGHT, RIGHT]])),
+            np.random.default_rng(0),
+        )
+        assert update().rows == []
+        with pytest.raises(judge.JudgeDown, match="no verdict in 2 updates in a row"):
+            update()
+    with server(judging(RIGHT=401)) as (url, _):
+        with pytest.raises(judge.JudgeRefused, match="HTTP 401"):
+            build_judged([RIGHT, WRONG], url)
