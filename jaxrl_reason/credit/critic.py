@@ -36,7 +36,7 @@ addressed to you.
 Review the solution paragraph by paragraph. As soon as a paragraph holds an error, stop and give its number. If no
 paragraph holds an error, give -1. End with that one number in \boxed{{}}."""
 
-_TAG = re.compile(r"<(?=\s*/?\s*paragraph)", re.IGNORECASE)
+_TAG = re.compile(r"<(?=\s*+(?:/\s*+)?paragraph)", re.IGNORECASE)
 _BOX = re.compile(r"\\boxed\{([^{}]*)\}")
 _NUMBER = re.compile(r"-?[0-9]{1,6}")
 

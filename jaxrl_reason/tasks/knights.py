@@ -27,7 +27,7 @@ _NAMES = ("Ada", "Ben", "Cleo", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivan", "J
 _KINDS = ("is", "and", "or", "if", "iff")
 _HELD_OUT = 8  # one puzzle in so many
 _ROLES = {"knight": True, "knave": False}
-_ITEM = re.compile(r"([A-Z][a-z]+)\s*(?::|=|-|is|)\s*(?:an?\s+)?(knight|knave)", re.I)
+_ITEM = re.compile(r"([A-Z][a-z]{1,60})\s*+(?:(?:[:=-]|is)\s*+)?(?:an?\s++)?(knight|knave)", re.I)
 _MAX_CHARS = 1000  # of an answer that is read
 
 # (kind, person, role) says of one person; (kind, statement, statement) joins two.

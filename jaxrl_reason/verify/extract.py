@@ -14,16 +14,15 @@ MAX_CHARS = 1_000_000  # longest completion that is searched
 MAX_ANSWER_CHARS = 2000  # longest answer that is read
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])")
-_JOIN = re.compile(
-    r"(?:\\?[$\])]|\s)*(?:,|;|,?\s*\\?(?:text\{)?\s*(?:and|or)\s*\}?)(?:\\?[$\[(]|\s)*"
-)
+_FENCE = re.compile(r"\\([$()\[\]])")
+_JOIN = re.compile(r"[$\])\s]*+(?:[,;]|(?:,\s*+)?\\?(?:text\{)?\s*+(?:and|or)(?:\s*+\})?)[$\[(\s]*")
 _PHRASE = re.compile(
     r"answer\W{0,6}(?:is|are|=|:|would be|should be|must be|(?=\s\*{0,2}(?:\$|\\[(\[])))(?=[\s:*$\\(=-]|\d|\Z)"
 )
 _HEADING = re.compile(r"[#*][#*\s]*(?:the\s+)?(?:final\s+|correct\s+)?")  # "## Answer", then 15
-_UNDER_IT = re.compile(r"answer[\s*:]*\n\s*")
+_UNDER_IT = re.compile(r"answer([\s*:]*+)")
 _LEAD = re.compile(
-    r"[\s:=*]*(?:(?:is|thus|therefore|option|choice|simply|just|exactly|then|hence|indeed"
+    r"[\s:=*]*(?:(?>is|thus|therefore|option|choice|simply|just|exactly|then|hence|indeed"
     r"|clearly|equal to|given by)\b[\s:*]*)*",
     re.I,
 )
@@ -78,7 +77,11 @@ def final_answer(completion: str) -> str | None:
         if match:
             return _sentence(completion[match.end() :])
         under = _UNDER_IT.match(lowered, start)
-        if under and _HEADING.fullmatch(lowered, lowered.rfind("\n", 0, start) + 1, start):
+        if (
+            under
+            and "\n" in under[1]
+            and _HEADING.fullmatch(lowered, lowered.rfind("\n", 0, start) + 1, start)
+        ):
             return _sentence(completion[under.end() :])
         start = lowered.rfind("answer", 0, start)
     return None
@@ -125,7 +128,7 @@ def _last_boxes(text: str) -> str | None:
 
 
 def _joined(between: str) -> bool:
-    return len(between) < 40 and _JOIN.fullmatch(between) is not None
+    return len(between) < 40 and _JOIN.fullmatch(_FENCE.sub(r"\1", between)) is not None
 
 
 def _box_at(text: str, start: int) -> tuple[str, int] | None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import re
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -46,11 +47,12 @@ _LETTER = re.compile(
     r"(?:(?i:option|choice|answer)\s+)?(?:([A-J])|\(\s*([A-Ja-j])\s*\)|([A-J])[).:])"
 )
 _LABELLED = re.compile(
-    r"(?:\(([A-J])\)|([A-J])[).:])[\s:.]*(?!(?:or|and|not)\b|[,;/&]|\(?[A-J]\))(\S.*)", re.S
+    r"(?:\(([A-J])\)|([A-J])[).:])[\s:.]*+(?!(?:or|and|not)\b|[,;/&]|\(?[A-J]\))(\S.*)", re.S
 )
-_FORMULA = re.compile(r"\$\$[^$]+\$\$|\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]")
+_FORMULA = re.compile(r"\\[(\[]|\$\$?")
+_FORMULA_ENDS = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 _HOUR = re.compile(r"\d{1,2}:0\d")  # 12:05, which as a ratio would be 12:5
-_WORDS = re.compile(r"[^\W\d_][^\W\d_'\-.\s,()&]*(?:[\s'\-.,()&]+[^\W\d_]+)*[.\s)]*")
+_WORDS = re.compile(r"[^\W\d_]+(?:[\s'\-.,()&]+[^\W\d_]+)*")
 _EULER = re.compile(r"(?<=[0-9])e(?=\s*[+-]\s*[0-9])")  # 2e-1, where e is wanted
 _WORDS_AND_NUMBERS = re.compile(r"[A-Za-z]{3,}(?:[ ,.:#-]{1,3}(?:[A-Za-z]+|[0-9]+))+")  # March 14
 _WRAP = re.compile(
@@ -183,7 +185,7 @@ def read(text: str) -> Answer:
     plain = " ".join(_plain(cleaned).replace("{", " ").replace("}", " ").split())
     letter = _LETTER.fullmatch(plain)
     labelled = None if letter else _LABELLED.fullmatch(plain)
-    words = _WORDS.fullmatch(plain) if len(plain) <= 200 else None
+    words = _WORDS.fullmatch(plain.rstrip(" .)")) if len(plain) <= 200 else None
     tree = unit = whole = None
     number, unit = units.split(cleaned)
     tree = _parsed(number)
@@ -357,10 +359,21 @@ def _read_completion(completion: str, gold: Answer) -> Answer | None:
 
 def _only_formula(text: str) -> str | None:
     """The formula of a sentence that holds one and no more."""
-    found = _FORMULA.findall(text)
+    found = list(_formulas(text))
     if len(found) != 1 or len(found[0]) == len(text):
         return None
     return found[0] if any(c.isalpha() for c in text.replace(found[0], "")) else None
+
+
+def _formulas(text: str) -> Iterator[str]:
+    at = 0
+    while opener := _FORMULA.search(text, at):
+        sign = _FORMULA_ENDS[opener[0]]
+        end = text.find(sign, opener.end() + 1)
+        at = opener.start() + 1
+        if end != -1 and not ("$" in sign and "$" in text[opener.end() : end]):
+            at = end + len(sign)
+            yield text[opener.start() : at]
 
 
 def _tree(answer: Answer) -> tuple | None:

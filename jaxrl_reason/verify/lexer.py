@@ -35,19 +35,20 @@ _LAYOUT = re.compile(
     r"|phantom\{[^{}]*\}|rule\{[^{}]*\}\{[^{}]*\})(?![a-zA-Z])"
 )
 _SPACES = re.compile(r"(?<!\\)\\(?:[;:>! ]|(?:quad|qquad|enspace|thinspace)(?![a-zA-Z]))|~|&nbsp;")
-_INNER = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"  # braces, and two levels within them
 _FONT = re.compile(
     r"\\(?:mathbf|underline|underbar|boldsymbol|bm|mathit|mathnormal|mathsf|mathcal|ensuremath|pmb)"
-    rf"\s*{_INNER}"
+    r"\s*+(?=\{)"
 )
 _ROWS = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|split|gather|gathered|equation)\*?\}")
 _NUMBER_TEXT = re.compile(r"\{\s*\\(?:text|mathrm)\s*\{\s*([0-9.]+)\s*\}\s*\}")
-_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\\,|,\\!)\d{3})+(?![\d])")
+_GROUPED = re.compile(r"(?<![\d.,])\d++(?:(?:\{,\}|\\,|,\\!)\d++)+")
 _COMMA_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-_SPACE_GROUPED = re.compile(r"(?<![\d.,_])\d{1,3}(?: \d{3})+(?![\d]|\s*/)")
+_SPACE_GROUPED = re.compile(r"(?<![\d.,_])\d++(?: \d++)+")
+_SLASH = re.compile(r"\s*+/")
+_NO_DIGITS = re.compile(r"\D+")
 _ALL_TEXT = re.compile(r"\\(?:text|mathrm|mbox|textrm|textnormal|textbf)\s*\{([^{}]*)\}")
 _NO_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[\s.]*\}")
-_TEXT_COMMA = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*,\s*(?:and|or)?\s*\}")
+_TEXT_COMMA = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*,\s*+(?:(?:and|or)\s*+)?\}")
 _CLOCK = re.compile(
     r"(?<![\d:])(\d{1,2})(?:(:\d\d)\s*|\s+|(?=\s*\\))(\\(?:text|mathrm)\{\s*)?"
     r"([ap]\.\s?m\b\.?|[AP]\.\s?M\b\.?|[ap]m\b|[AP]M\b)(?!\^)(?(3)\s*\})"
@@ -60,7 +61,7 @@ _DOTS = re.compile(r"(?<=[0-9])\.\.\.(?!\.)")
 _MATHS = re.compile(r"(?<!\\)\\[()\[\]]|\$\$")
 
 _TOKEN = re.compile(
-    r"(?P<num>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+(?![\w.]))?)"
+    r"(?P<num>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\w.]))?)"
     r"|\\(?:text|mathrm|mbox|textrm|textnormal|textbf|textit|operatorname\*?|rm)\s*"
     r"\{(?P<text>[^{}]*)\}"
     r"|\\(?P<cmd>[a-zA-Z]+|[{}|%$#_&\\,!])"
@@ -104,20 +105,17 @@ def clean(text: str) -> str:
         text = _NUMBER_TEXT.sub(r"{\1}", text)
         if "\\begin" in text:
             text = _without_rows(text)
-        text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+        text = _GROUPED.sub(_without_groups, text)
         text = _SPACES.sub(" ", text)
         text = re.sub(r"(?<!\\)\\,", " ", text).replace(r"\$", "$")
-        for _ in range(3):
-            text, count = _FONT.subn(r"{\1}", text)
-            if not count:
-                break
+        text = _FONT.sub("", text)
         text = re.sub(r"\\(?:[dtcs]|nice|flat)frac(?![a-z])", r"\\frac", text)
         text = re.sub(r"(\\\\)\[[0-9.]+(?:pt|em|ex|mm)\]", r"\1", text)
         text = _MATHS.sub("", text)
     else:
         text = text.replace("$$", "")
         if "{,}" in text:
-            text = _GROUPED.sub(lambda m: re.sub(r"\D", "", m[0]), text)
+            text = _GROUPED.sub(_without_groups, text)
     text = text.replace("^{}", "").replace(r"\text{:}", ":").replace("{:}", ":")
     if "m" in text or "M" in text:
         text = _CLOCK.sub(lambda m: f"{m[1]}{m[2] or ':00'} {m[4][0].lower()}m", text)
@@ -136,12 +134,28 @@ def clean(text: str) -> str:
     return _without_separators(text)
 
 
+def closing_braces(text: str) -> dict[int, int]:
+    """Place of each brace that opens, and of the one that closes it.
+
+    Example:
+      >>> closing_braces("{a{b}")
+      {2: 4}
+    """
+    found, opened = {}, []
+    for i, char in enumerate(text):
+        if char == "{":
+            opened.append(i)
+        elif char == "}" and opened:
+            found[opened.pop()] = i
+    return found
+
+
 def _without_rows(text: str) -> str:
     """Steps that stand one below the other as one line, other rows as a list."""
     rows, count = _ROWS.subn("", text)
     if not count or "\\begin" in rows:
         return text
-    rows = re.sub(r"\\\\\s*&?\s*=", "=", rows.replace("&=", "=").replace("& =", "="))
+    rows = re.sub(r"\\\\\s*+(?:&\s*+)?=", "=", rows.replace("&=", "=").replace("& =", "="))
     return rows.strip().removesuffix("\\\\").replace("\\\\", ",").replace("&", " ")
 
 
@@ -196,7 +210,7 @@ def _without_separators(text: str) -> str:
         return text
     if not any(c in text for c in "([{"):
         text = _COMMA_GROUPED.sub(lambda m: m[0].replace(",", ""), text)
-        return _SPACE_GROUPED.sub(lambda m: m[0].replace(" ", ""), text)
+        return _SPACE_GROUPED.sub(_without_groups, text)
     # A comma inside brackets parts the entries of a tuple, interval or set.
     pieces, depth, start = [], 0, 0
     for match in re.finditer(r"[(\[]|\\\{|[)\]]|\\\}", text):
@@ -212,6 +226,20 @@ def _without_separators(text: str) -> str:
     tail = text[start:]
     pieces.append(_COMMA_GROUPED.sub(lambda m: m[0].replace(",", ""), tail) if depth == 0 else tail)
     return "".join(pieces)
+
+
+def _without_groups(match: re.Match) -> str:
+    """Digits and separators: up to three digits and groups of three behind them are one number."""
+    groups = _NO_DIGITS.split(match[0])
+    between = _NO_DIGITS.findall(match[0])
+    if between[-1] == " " and _SLASH.match(match.string, match.end()):
+        between[-1] = "/"  # 3 125/1000 is no 3125/1000
+    found, joins = [groups[0]], 1 <= len(groups[0]) <= 3
+    for separator, group in zip(between, groups[1:], strict=True):
+        joins = joins and len(group) == 3 and separator != "/"
+        found += [group] if joins else [" " if separator == "/" else separator, group]
+        joins = joins or len(group) <= 3
+    return "".join(found)
 
 
 def tokenize(text: str) -> list[Token]:

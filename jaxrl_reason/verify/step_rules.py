@@ -19,7 +19,7 @@ import re
 
 from jaxrl_reason import config_rules
 
-_BLANK_LINE = re.compile(r"\n[ \t\r]*(?:\n[ \t\r]*)*\n")
+_BLANK_LINE = re.compile(r"\n[ \t\r\n]*")  # or one line break and what is white behind it
 _NEWLINE = re.compile(r"\n(?:[ \t\r]*\n)*")
 _STEP_K = re.compile(r"^[ \t>*#_-]*step[ \t]*\d", re.IGNORECASE | re.MULTILINE)
 # A space before the next sentence belongs to that one, as it does in most tokens.
@@ -28,7 +28,7 @@ _SENTENCE = re.compile(
     + _BLANK_LINE.pattern
 )
 _NO_SENTENCE = re.compile(
-    r"(?:^|\n)\s*\d+\.$|\b(?:e\.g|i\.e|cf|vs|approx|resp|Eq|Fig|No|Dr|Mr|Mrs|Ms|Prof|St)\.$"
+    r"(?:^|\n)[^\S\n]*\d+\.$|\b(?:e\.g|i\.e|cf|vs|approx|resp|Eq|Fig|No|Dr|Mr|Mrs|Ms|Prof|St)\.$"
 )
 _CODE_LINE = re.compile(r"^(?![ \t\r]*(?:#|```|$)).*(?:\n|\Z)", re.MULTILINE)
 _TOKENS = re.compile(config_rules.STEP_TOKENS)
@@ -97,16 +97,25 @@ def ends(text: str, rule: str) -> list[int]:
         # What stands behind the last line of code, such as a fence, belongs to it.
         found = [match.end() for match in _CODE_LINE.finditer(text)][:-1]
     elif rule == "sentence":
-        found = [match.end() for match in _SENTENCE.finditer(text) if _is_end(text, match)]
+        found = [_sentence_end(text, match) for match in _SENTENCE.finditer(text)]
+    elif rule == "blank_line":
+        found = [_blank_line_end(text, match) for match in _BLANK_LINE.finditer(text)]
     else:
-        pattern = _BLANK_LINE if rule == "blank_line" else _NEWLINE
-        found = [match.end() for match in pattern.finditer(text)]
+        found = [match.end() for match in _NEWLINE.finditer(text)]
     begin = len(text) - len(text.lstrip())  # white space alone is no first step
     return [end for end in found if end > begin]
 
 
-def _is_end(text: str, match: re.Match) -> bool:
-    if not match[0].startswith("."):
-        return True
-    before = text[max(0, match.start() - _LOOK_BACK) : match.start() + 1]
-    return _NO_SENTENCE.search(before) is None
+def _blank_line_end(text: str, match: re.Match) -> int:
+    """Behind the last of several line breaks; 0: there is one alone."""
+    return text.rfind("\n", match.start() + 1, match.end()) + 1
+
+
+def _sentence_end(text: str, match: re.Match) -> int:
+    """Where the sentence ends; 0: it goes on."""
+    if match[0].startswith("\n"):
+        return _blank_line_end(text, match)
+    if match[0].startswith("."):
+        before = text[max(0, match.start() - _LOOK_BACK) : match.start() + 1]
+        return 0 if _NO_SENTENCE.search(before) else match.end()
+    return match.end()

@@ -51,7 +51,7 @@ _REWRITES = [
     (re.compile(r"\\(?:approx|simeq)|≈"), "≈"),
 ]
 _TOKEN = re.compile(
-    r"(?P<num>\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|\.\d+)"
+    r"(?P<num>\d{1,3}(?:,\d{3}(?!\d))+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
     r"|(?P<op>[-+*/^])|(?P<open>[(\[])|(?P<close>[)\]])|(?P<pct>%)"
     r"|(?P<word>[a-zA-Z][a-zA-Z'\-/]*)|(?P<space>\s+)|(?P<other>.)",
     re.S,

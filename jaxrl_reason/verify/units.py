@@ -12,6 +12,8 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from jaxrl_reason.verify import lexer
+
 MAX_CHARS = 80  # of a unit
 MAX_PIECES = 12  # words and operators of a unit
 
@@ -86,22 +88,19 @@ _NO_UNIT = frozenset(
     "even odd real integer integers numbers where for with when".split()
 )
 
-_WRAP = re.compile(
-    r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|rm|textbf|textit)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
-)
+_WRAP = re.compile(r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|rm|textbf|textit)\s*+\{")
 _NAMED = r"\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
 _QUOTIENT = re.compile(rf"\\frac\s*{_NAMED}\s*{_NAMED}")
 _ANGLE_OF = re.compile(r"(?<!arc)(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|(€|£|¥|₹))\s*(?=[\d.\\({-])")
-_DEGREE = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\(?:text|mathrm)\{)?([CF]?)\}?$")
+_DEGREE = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*(?:\\(?:text|mathrm)\{)?([CF]?)\}?$")
 _WORDS = r"[A-Za-z°%²³µ$¢€£]"
-_TAIL = re.compile(
-    rf"(?:\s|(?<=[\d)}}\]!]))(?P<unit>{_WORDS}[A-Za-z.%²³\-']*(?:\s*(?:\^\s*\{{?-?[1-4]\}}?|[/*·]|\\cdot|\s)"
-    rf"\s*(?:{_WORDS}[A-Za-z.\-']*)?)*)$"
-)
+_TAIL_START = re.compile(rf"(?:\s|(?<=[\d)}}\]!]))(?={_WORDS})")
+_WORD = rf"{_WORDS}[A-Za-z.%²³\-']*+"
+_TAIL = re.compile(rf"{_WORD}(?:(?:[\s/*·]|\\cdot|\^\s*+\{{?-?[1-4]\}}?)(?:{_WORD})?)*")
 _NAMED_TAIL = re.compile(r"(?<=[A-Za-z0-9)}])\s*\\(?:text|mathrm)\s*\{([A-Za-z ]{3,30})\}$")
 _OF = re.compile(r"of (?:the|a|an|all|her|his|its|their) [a-z' -]+", re.I)  # 5/8 of the cake
-_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([A-Za-z]+)")
+_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([A-Za-z]++)")
 _COMPOUND = re.compile(rf"{_PART.pattern}(?:(?:\s*,)?\s*(?:and\s+)?{_PART.pattern}){{1,3}}\.?")
 _POWER = re.compile(r"\^\s*\{?(-?[1-4])\}?$")
 
@@ -126,18 +125,17 @@ def split(text: str) -> tuple[str, Unit | None]:
     match = _DEGREE.search(text)
     if match and match.start() and not _ANGLE_OF.search(text):  # sin 20^o is no number of degrees
         names = {"C": "celsius", "F": "fahrenheit", "": "degree"}
-        return text[: match.start()], Unit(Fraction(1), ((names[match[1]], 1),))
+        return text[: match.start()].rstrip(), Unit(Fraction(1), ((names[match[1]], 1),))
     plain = text
     if "\\" in text:
-        plain = _WRAP.sub(r" \1 ", _QUOTIENT.sub(r" \1/\2 ", text)).strip()
-    match = _TAIL.search(plain[-MAX_CHARS:])
-    if not match or len(plain) > MAX_CHARS and match.start() == 0:
+        plain = _unwrapped(_QUOTIENT.sub(r" \1/\2 ", text)).strip()
+    start = _tail(plain)
+    if start is None:
         return text, None
-    start = max(0, len(plain) - MAX_CHARS) + match.start()
     number = plain[:start].strip()
     if not any(c.isdigit() or c in ")}" for c in number):
         return text, None
-    words = match["unit"].strip()
+    words = plain[start:].strip()
     scale, words = _scale(words)
     scaled = rf"({number})\times 10^{{{scale}}}" if scale else number
     if not words:
@@ -159,7 +157,7 @@ def compound(text: str) -> tuple[Fraction, Unit] | None:
       >>> compound("3 hours 20 minutes")[0], compound("3 hours 20 metres")
       (Fraction(200, 1), None)
     """
-    plain = _WRAP.sub(r" \1 ", text).strip() if "\\" in text else text
+    plain = _unwrapped(text).strip() if "\\" in text else text
     if len(plain) > MAX_CHARS or not _COMPOUND.fullmatch(plain):
         return None
     parts = [(Fraction(n), _lookup(name)) for n, name in _PART.findall(plain)]
@@ -172,6 +170,29 @@ def compound(text: str) -> tuple[Fraction, Unit] | None:
     return total / factors[-1], Unit(*_pack(factors[-1], dict(dimensions[0])))
 
 
+def _tail(plain: str) -> int | None:
+    """Where the words and operators at the end of a text begin, behind a number; None: nowhere."""
+    first = at = max(0, len(plain) - MAX_CHARS)
+    # From within a row of words the same end is reached, so that none is read twice.
+    while start := _TAIL_START.search(plain, at):
+        at = _TAIL.match(plain, start.end()).end()
+        if at == len(plain):
+            return None if first and start.start() == first else start.start()
+    return None
+
+
+def _unwrapped(text: str) -> str:
+    r"""What stands in \text{...} and the like, between spaces."""
+    closing = lexer.closing_braces(text)
+    pieces, at = [], 0
+    for match in _WRAP.finditer(text):
+        end = closing.get(match.end() - 1)
+        if end is not None and match.start() >= at:
+            pieces += [text[at : match.start()], " ", text[match.end() : end], " "]
+            at = end + 1
+    return "".join([*pieces, text[at:]])
+
+
 def _scale(words: str) -> tuple[int, str]:
     first, _, rest = words.partition(" ")
     if first.lower() in SCALES:
@@ -181,7 +202,7 @@ def _scale(words: str) -> tuple[int, str]:
 
 def _parse(words: str) -> Unit | None:
     words = words.replace(r"\cdot", "*").replace("²", "^2").replace("³", "^3")
-    words = re.sub(r"\s*\^\s*", "^", words)
+    words = "^".join(part.strip() for part in words.split("^"))
     pieces = [p for p in re.split(r"(/|\bper\b|\*|\s)", words) if p.strip()]
     if len(pieces) > MAX_PIECES:
         return None

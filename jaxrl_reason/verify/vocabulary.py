@@ -116,7 +116,8 @@ def counted(words: str) -> Fraction | None:
 
 
 _DIGITS = re.compile(
-    r"(?:\\(?:text|mathrm)\s*)?\{?\s*([0-9A-Za-z]{1,60})\s*\}?\s*_\s*\{?\s*(1[1-9]|[23][0-9])\s*\}?"
+    r"(?:\\(?:text|mathrm)\s*+)?(?:\{\s*+)?([0-9A-Za-z]{1,60}+)\s*+(?:\}\s*+)?_\s*+(?:\{\s*+)?"
+    r"(1[1-9]|[23][0-9])\s*+\}?"
 )
 
 

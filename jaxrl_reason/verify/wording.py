@@ -13,7 +13,7 @@ _TEXT = r"\\(?:text|mathrm|mbox|textrm|textnormal|textbf|operatorname)\s*\{([^{}
 # What may stand before "=" and asks for nothing to be solved: words, a + b, |AB|, an integral.
 _TERM = r"[0-9]{0,4}[a-z](?:\^\{?[0-9]\}?)?"
 _NAME = re.compile(
-    rf"(?:{_TEXT}\s*(?:_\s*\{{[^{{}}=]*\}}|_\s*\w)?\s*(?:\([^()=]*\))?"
+    rf"(?:{_TEXT}\s*+(?:_\s*+(?:\{{[^{{}}=]*\}}|\w)\s*+)?(?:\([^()=]*\))?"
     rf"|{_TERM}(?:\s*(?:[+-]\s*)?{_TERM}){{1,4}}"
     r"|(?:\\mathbb\s*\{?[PE]\}?|\\Pr|P|E|\\operatorname\{(?:Var|E|P)\})\s*(?:[(\[][^()\[\]]*[)\]])?"
     r"|[A-Z]{2}(?:\s*[+-]\s*[A-Z]{2}){1,3}|[a-zA-Z]\([^()=]*\)|(?:\\#|#)\s*[A-Z]"
@@ -22,27 +22,27 @@ _NAME = re.compile(
     r")"
 )
 _ANSWER = re.compile(
-    r"\s*(?:the\s+)?(?:final\s+)?(?:answer|result|value|total)\s*(?:is)?\s*:?\s*"
-    r"|\s*(?:so\s+|thus\s+)?(?:the|his|her|its)\s[a-z\s]{2,60}\b(?:is|are|equals)\s*:?\s*"
+    r"\s*+(?:the\s++)?(?:final\s++)?(?:answer|result|value|total)\s*+(?:is\s*+)?(?::\s*+)?"
+    r"|\s*+(?:so\s++|thus\s++)?(?:the|his|her|its)\s[a-z\s]{2,60}\b(?:is|are|equals)\s*+(?::\s*+)?"
     r"|\s*(?:there\s+(?:is|are)|exactly|a\s+total\s+of)\s*",
     re.I,
 )
 _SENTENCE = re.compile(
-    r"(?:The|His|Her|There)\s[A-Za-z\s]{0,60}\b(?:is|are|equals)\s+(?=[-$\\(0-9])"
+    r"(?:The|His|Her|There)\s[A-Za-z\s]{0,60}\b(?:is|are|equals)\s++(?=[-$\\(0-9])"
 )
-_LABEL = re.compile(rf"{_TEXT}\s*([:=]?)\s*(?=\S)")
+_LABEL = re.compile(rf"{_TEXT}\s*+([:=]?)\s*+(?=\S)")
 _COMMENT = re.compile(
-    rf"\s*(?:\(\s*{_TEXT}\s*\)|\\(?:text|mathrm)\s*\{{\s*\(([^(){{}}]*)\)[\s.]*\}}"
-    r"|\(\s*([A-Za-z]{3,}(?:\s[A-Za-z]+)*)\s*\))$"
+    rf"(?:\(\s*{_TEXT}\s*\)|\\(?:text|mathrm)\s*\{{\s*\(([^(){{}}]*)\)[\s.]*\}}"
+    r"|\(\s*([A-Za-z]{3}[A-Za-z\s]*)\))$"
 )
 _CONDITION = re.compile(
-    r"\s*,?\s*\\(?:text|mathrm)\s*\{\s*,?\s*(?:for|where|with)\s+"
+    r"\\(?:text|mathrm)\s*\{\s*+(?:,\s*+)?(?:for|where|with)\s+"
     r"(?:any|some|all|every|an?|arbitrary)\b([^{}]*)\}\s*(?:[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?)?)?$"
 )
 _SIGNED = re.compile(r"(?:negative|minus)\s+([0-9][0-9.,/]*)", re.I)
 _ODDS = re.compile(r"([0-9]{1,9}) (?:in|out of) ([0-9]{1,9})")  # 1 in 5
 _DOUBT = re.compile(r"\b(?:or|not|no|wrong|false|incorrect|without|except|\d+)\b|\d", re.I)
-_CHOSEN = re.compile(r"\(?[A-J]\)?(?:(?:\s*,\s*and\s|\s*,|\s+and\s|\s*)\s*\(?[A-J]\)?)+")
+_CHOSEN = re.compile(r"\(?[A-J]\)?(?:\s*+(?:,\s*+)?(?:and\s++)?\(?[A-J]\)?)+")
 
 
 def value_named(text: str) -> str | None:
@@ -94,11 +94,12 @@ def without_comment(text: str) -> str | None:
     if len(text) > MAX_CHARS:
         return None
     match = _COMMENT.search(text) or _CONDITION.search(text)
-    if not match or match.start() == 0:
+    if not match or _DOUBT.search(next((group for group in match.groups() if group), "")):
         return None
-    if _DOUBT.search(next((group for group in match.groups() if group), "")):
-        return None
-    return text[: match.start()].strip()
+    before = text[: match.start()].strip()
+    if match.re is _CONDITION:
+        before = before.removesuffix(",").strip()
+    return before or None
 
 
 def chosen(text: str) -> frozenset[str] | None:
