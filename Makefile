@@ -1,22 +1,24 @@
-# Each target sets up all it needs in .venv; Python 3.11+ is enough. Another one: make test PYTHON=python3.12
+# Each target sets up all it needs in .venv; Python 3.11+ is enough. Another one, beside it:
+#   make test PYTHON=python3.12 VENV=.venv-3.12
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow parity lint format bench clean
+.PHONY: help demo test test-fast slow parity lint format bench clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    install, then train a tiny policy from nothing on this machine"
-	@echo "make test    install, then the checks of every change: lint, format, tests"
-	@echo "make slow    install, then the tests that make test leaves out because they take long"
-	@echo "make parity  install PyTorch as well, then compare every model family with transformers"
-	@echo "make lint    lint and format checks alone"
-	@echo "make format  rewrite files in the project's format"
-	@echo "make bench   install, then the speed benchmarks"
-	@echo "make clean   remove the environment and all caches; runs/ stays"
+	@echo "make demo       install, then train a tiny policy from nothing on this machine"
+	@echo "make test       install, then the checks of every change: lint, format, tests"
+	@echo "make test-fast  a few minutes of them, one kind each: for another Python or another jax"
+	@echo "make slow       install, then the tests that make test leaves out because they take long"
+	@echo "make parity     install PyTorch as well, then compare every model family with transformers"
+	@echo "make lint       lint and format checks alone"
+	@echo "make format     rewrite files in the project's format"
+	@echo "make bench      install, then the speed benchmarks"
+	@echo "make clean      remove the environment and all caches; runs/ stays"
 
 demo: $(VENV)/installed-run
 	$(BIN)/jaxrl-reason demo
@@ -24,6 +26,14 @@ demo: $(VENV)/installed-run
 # Files of tests stay whole: the tests of one share what is costly to make.
 test: lint
 	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
+
+# One of each kind that a new version of a package breaks; the second of `.ci/run`.
+FAST := tests/test_imports.py tests/test_docs.py tests/test_config.py tests/test_plan.py tests/test_sharding.py \
+	tests/test_checkpoint.py tests/test_sft.py tests/test_prm_training.py tests/algos/test_update.py \
+	tests/ops/test_liveness.py tests/rollout/test_sampler.py tests/methods/test_iop.py
+
+test-fast: $(VENV)/installed-test
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile --no-loadscope-reorder $(FAST)
 
 slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -m slow -n auto --dist loadfile --no-loadscope-reorder

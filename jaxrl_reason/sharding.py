@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
@@ -47,12 +48,17 @@ GATHERED_RULES: Mapping[str, MeshAxes] = {**RULES, "embed": None}
 
 
 @runtime_checkable
-class MeshConfig(Protocol):
-    """Devices per mesh axis; `config.mesh` is one."""
+class MeshSizes(Protocol):
+    """Devices per mesh axis."""
 
     data: int
     fsdp: int
     tensor: int
+
+
+# `config.mesh`, or the same as attributes. Named apart: fields that a class answers for by `__getattr__` are none of a
+# Protocol's from Python 3.12 on.
+MeshConfig = ml_collections.ConfigDict | MeshSizes
 
 
 def make_mesh(mesh_config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -23,6 +23,12 @@ def test_the_default_config_takes_all_devices():
     assert mesh.devices.shape == (1, len(jax.devices()), 1)
 
 
+def test_a_section_of_the_config_and_plain_attributes_are_sizes_of_a_mesh():
+    assert isinstance(config.base().mesh, sharding.MeshConfig)
+    assert isinstance(sizes(), sharding.MeshConfig)
+    assert not isinstance(types.SimpleNamespace(data=1, fsdp=1), sharding.MeshConfig)
+
+
 def test_minus_one_takes_what_is_left():
     assert sharding.make_mesh(sizes(data=2, fsdp=-1, tensor=2)).devices.shape == (2, 2, 2)
     assert sharding.make_mesh(sizes(fsdp=-1), jax.devices()[:1]).devices.shape == (1, 1, 1)

@@ -133,8 +133,11 @@ def _inside(equation: Any, dying: Collection[Any], size_fn: SizeFn) -> int | Non
         return None
     if equation.primitive.name == "scan":
         (body,) = bodies
-        first = equation.params["num_consts"] + equation.params["num_carry"]
-        return _peak(body, nbytes, body.invars[first:])
+        # What a step reads of each array that is looped over; constants and the carry are inside as they are outside.
+        steps = [
+            v for v, o in zip(body.invars, equation.invars, strict=True) if _rank(v) < _rank(o)
+        ]
+        return _peak(body, nbytes, steps)
     if equation.primitive.name == "while":
         return max(_peak(body, nbytes, ()) for body in bodies)
     peaks = []
@@ -143,6 +146,10 @@ def _inside(equation: Any, dying: Collection[Any], size_fn: SizeFn) -> int | Non
         owned = [v for v, o in zip(body.invars, outer, strict=False) if _in(o, dying)]
         peaks.append(_peak(body, size_fn, owned))
     return max(peaks)
+
+
+def _rank(var: Any) -> int:
+    return len(getattr(var.aval, "shape", ()))
 
 
 def _in(var: Any, variables: Collection[Any]) -> bool:
