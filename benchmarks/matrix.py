@@ -28,10 +28,12 @@ SETTINGS = {
     "rare": (["sft.policy_updates=780", "sft.repair_updates=1400"], ["task.modulus=30"]),
 }
 # Where a method's credit comes from.
-OUTCOME, ORACLE, OWN, EXPERT = (
+OUTCOME, ORACLE, OWN, REPAIRS, EXPERT = (
     "outcome",
     "outcome, step oracle",
     "outcome, own generations or a reward model",
+    # The repair mode of the shared start: the task wrote what it was taught, and no other method uses it.
+    "outcome, own repairs in a mode that the task's repairs taught",
     "expert solutions",
 )
 METHODS = {
@@ -44,7 +46,7 @@ METHODS = {
     "reinforce_pp_baseline": OUTCOME,
     "ppo": OUTCOME,
     "prime": OUTCOME,
-    "iop": OWN,
+    "iop": REPAIRS,
     "vppo_mc": OWN,
     "vppo_prm": OWN,
     "vppo": ORACLE,
@@ -169,8 +171,8 @@ def plot(settings: dict[str, dict[str, dict]], path: pathlib.Path) -> None:
 
     colours = dict(
         zip(
-            (OUTCOME, OWN, ORACLE, EXPERT),
-            ("#555555", "#0b6e4f", "#2f80ed", "#d1495b"),
+            (OUTCOME, OWN, REPAIRS, ORACLE, EXPERT),
+            ("#555555", "#0b6e4f", "#e0a100", "#2f80ed", "#d1495b"),
             strict=True,
         )
     )
@@ -192,7 +194,7 @@ def plot(settings: dict[str, dict[str, dict]], path: pathlib.Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     for credit, colour in colours.items():
         axes[0].plot([], [], "o", color=colour, label=f"credit from {credit}")
-    page.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    page.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     page.savefig(path, dpi=110)
 
 

@@ -21,7 +21,7 @@ def get_config():
     c.mesh.tensor = 8
     # The paper's: 512 prompts of 16 samples, 512 samples in each of 16 updates, 20,480 tokens of which the last 4,096
     # are penalised, a constant rate after 20 warm-up steps of 16 updates; clip 0.2 and 0.28, no KL term (the recipe's).
-    # Its rewards are -1 and 1, ours 0 and 1: the same advantages, but the penalty weighs twice as much.
+    # Its rewards are -1 and 1, which is what the length penalty is put on here too; evaluation draws at top-p 0.7.
     c.rollout.num_prompts = 512
     c.rollout.group_size = 16
     c.rollout.max_new_tokens = 20_480
@@ -29,6 +29,7 @@ def get_config():
     c.optim.minibatches = 16
     c.optim.learning_rate = 1e-6
     c.optim.warmup_updates = 320
+    c.eval.top_p = 0.7
     # Ours: refills (the recipe's 4 rounds), prompt length, updates.
     c.rollout.prompt_length = 2048
     c.rollout.chunk_rows = 256

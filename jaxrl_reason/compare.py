@@ -211,7 +211,7 @@ def write(jobs: dict[str, list[Job]], out: pathlib.Path) -> pathlib.Path:
 
 
 def solved(folder: pathlib.Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """(problem ids, [P] share of samples right at temperature 1, [P] greedy 0 or 1) of a run's last evaluation.
+    """(problem ids, [P] share of samples right, [P] greedy 0 or 1) of a run's last evaluation.
 
     Raises:
       FileNotFoundError: the run kept no evaluation.
@@ -278,7 +278,7 @@ def summarise(arms: dict[str, list[pathlib.Path]]) -> dict[str, dict[str, Any]]:
       arms: {name: run folders by seed}; the first is what the others are compared with.
     Returns:
       {name: `seeds`, and (mean, std) of `start`, `sampled`, `greedy`, `updates`, `tokens`, `seconds`; but for the
-      first also `difference` (mean, low, high, p) of accuracy at temperature 1}.
+      first also `difference` (mean, low, high, p) of accuracy of the samples}.
     Raises:
       ValueError: runs that were evaluated on other problems.
     """
@@ -311,7 +311,7 @@ def summarise(arms: dict[str, list[pathlib.Path]]) -> dict[str, dict[str, Any]]:
 def cells(table: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """(column titles, one row of texts per arm)."""
     first = next(iter(table))
-    titles = ["config", "seeds", "start", "temperature 1", "greedy", "updates", "tokens", "seconds"]
+    titles = ["config", "seeds", "start", "sampled", "greedy", "updates", "tokens", "seconds"]
     rows = []
     for name, arm in table.items():
         spread = functools.partial(_spread, arm)

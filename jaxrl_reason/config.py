@@ -154,8 +154,6 @@ def _rollout() -> ml_collections.ConfigDict:
     c.prompt_length = 0  # P, tokens; 0: the longest prompt that the task can ask
     c.max_new_tokens = 0  # C, tokens; 0: the longest completion that the task needs
     c.temperature = 1.0  # > 0 in training
-    c.top_k = 0  # tokens; 0: off. Training refuses others: log-probs would not be the sampling ones
-    c.top_p = 1.0  # in (0, 1]; 1: off. Training refuses others, likewise
     c.max_refills = 0  # further rounds of prompts while groups give no signal, >= 0
     c.chunk_rows = 256  # rows that the sampler and the scorer hold at once, >= group_size
     return c
@@ -213,11 +211,15 @@ def _train() -> ml_collections.ConfigDict:
 
 
 def _eval() -> ml_collections.ConfigDict:
-    """Evaluation during training."""
+    """Evaluation, during training and by the command `evaluate`."""
     c = ml_collections.ConfigDict()
     c.every = 10  # updates; 0: only at the end
     c.num_problems = 512  # >= 1, the same in every evaluation
-    c.num_samples = 1  # per problem at temperature 1, >= 1
+    c.num_samples = 1  # per problem, >= 1; a greedy one is measured beside them
+    # How those are drawn. Training has no top_k and no top_p: log-probs would not be those of the draws.
+    c.temperature = 1.0  # > 0
+    c.top_k = 0  # most likely tokens that are left to draw from; 0: all
+    c.top_p = 1.0  # in (0, 1]: likeliest tokens that together have it are left; 1: all
     c.seed = 1_000_003  # int >= 0, of the evaluation problems
     return c
 

@@ -166,9 +166,9 @@ def iop() -> ml_collections.ConfigDict:
     c.audit_continuations = 2  # k continuations of the `continuation` audit, >= 1
     c.audit_cut = "first_edit"  # first_edit | last_step: where that audit cuts the repair
     c.anchor_copy_similarity = 0.9  # a repair this close to its anchor is a copy, in [0, 1]
-    c.anchor_path_similarity = (
-        0.6  # unless the failed completion was this close to it before, in [0, 1]
-    )
+    # Unless the failed completion was this close to it before, in [0, 1]. Far below the limit of a copy on purpose, see
+    # `credit.screen.cheap_tests`; equal to it, only a failed completion that was itself a copy is let off.
+    c.anchor_path_similarity = 0.6
     c.judge_url = ""  # base URL of an OpenAI-compatible server, for the `judge` audit
     c.judge_model = ""  # model name sent to it
     c.judge_timeout_s = 30.0  # seconds per try, from the name's resolution to the last byte, > 0

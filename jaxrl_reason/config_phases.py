@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from jaxrl_reason import config_rules
 
@@ -34,7 +35,7 @@ def in_phases(
     it, is that of all phases.
 
     Args:
-      first: of the first phase; its run_dir, model.source and seed are those of the whole.
+      first: of the first phase; its run_dir, model.source and seed are those of the whole (later phases: `phases`).
       later: complete configs of the phases that follow.
     Returns:
       `first`, with `then` set.
@@ -57,17 +58,32 @@ _OF_THE_WHOLE = ("run_dir", "model.source", "seed", "then")
 
 
 def phases(config: ml_collections.ConfigDict) -> list[ml_collections.ConfigDict]:
-    """The phases of a config, each a run of its own in run_dir/phase_1, phase_2 ...; itself, where there is one."""
+    """The phases of a config, each a run of its own in run_dir/phase_1, phase_2 ...; itself, where there is one.
+
+    The first phase has the seed of the whole, each later one a seed made of that and its number: no phase draws again
+    what one before it drew, be it problems or tokens.
+    """
     if not config.then:
         return [config]
     folder, found = config.run_dir, []
     for number, changes in enumerate([{}, *json.loads(config.then)], 1):
         phase = ml_collections.ConfigDict(config.to_dict())
         own = {"run_dir": os.path.join(folder, f"phase_{number}"), "then": ""}
-        own |= {"model.source": found[-1].run_dir} if found else {}
+        if found:
+            own |= {"model.source": found[-1].run_dir, "seed": _seed_of(config.seed, number)}
         phase.update_from_flattened_dict(changes | own)
         found.append(phase.lock())
     return found
+
+
+def _seed_of(seed: int, number: int) -> int:
+    """Seed of a later phase, in [0, 2**31).
+
+    Example:
+      >>> len({_seed_of(seed, number) for seed in range(100) for number in range(2, 12)})
+      1000
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1)[0] >> 1)
 
 
 def problems(config: ml_collections.ConfigDict) -> list[str]:
@@ -86,7 +102,7 @@ def problems(config: ml_collections.ConfigDict) -> list[str]:
     for number, changes in enumerate(later, 2):
         for name, value in changes.items():
             if name in _OF_THE_WHOLE:
-                found.append(f"phase {number}: {name} is the same in all phases; take it out")
+                found.append(f"phase {number}: {name} is that of the whole; take it out")
             elif name not in flat:
                 found.append(f"phase {number}: {config_rules.unknown_field(name, flat)}")
             else:

@@ -153,8 +153,6 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "rollout.prompt_length": (0, None),
     "rollout.max_new_tokens": (0, None),
     "rollout.temperature": (TINY, None),
-    "rollout.top_k": (0, None),
-    "rollout.top_p": (TINY, 1),
     "rollout.max_refills": (0, None),
     "rollout.chunk_rows": (1, None),
     "advantage.eps": (TINY, None),
@@ -226,6 +224,9 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "eval.every": (0, None),
     "eval.num_problems": (1, None),
     "eval.num_samples": (1, None),
+    "eval.temperature": (TINY, None),
+    "eval.top_k": (0, None),
+    "eval.top_p": (TINY, 1),
     "eval.seed": (0, None),
     "sft.policy_updates": (0, None),
     "sft.repair_updates": (0, None),
@@ -281,11 +282,6 @@ def combination_problems(c: ml_collections.ConfigDict) -> list[str]:
     operators = c.task.operators
     if not operators or set(operators) - set("+-*") or len(set(operators)) < len(operators):
         problems.append(f'task.operators = {operators!r}: must be one or more of "+-*", each once')
-    if c.rollout.top_k != 0 or c.rollout.top_p != 1.0:
-        problems.append(
-            f"rollout.top_k = {c.rollout.top_k}, rollout.top_p = {c.rollout.top_p}: training needs 0 and 1.0, since"
-            " a cut distribution is not the one whose log-probs enter the ratio; cut at evaluation instead"
-        )
     if c.rollout.chunk_rows < c.rollout.group_size:
         problems.append(
             f"rollout.chunk_rows = {c.rollout.chunk_rows}: must be at least rollout.group_size"

@@ -29,10 +29,11 @@ from jaxrl_reason.rollout import batching
 from jaxrl_reason.types import Completion
 
 _BLOCK_PROBLEMS = 16  # least problems of a block
+_GREEDY = {"temperature": 0.0}
 
 
 def accuracies(line: Mapping[str, float | int]) -> tuple[float, float] | None:
-    """(avg@k at temperature 1, greedy) of one line of metrics.jsonl; None where nothing was evaluated.
+    """(avg@k of the samples, greedy) of one line of metrics.jsonl; None where nothing was evaluated.
 
     Example:
       >>> accuracies({"update": 3, "eval/arithmetic/avg@1": 0.25, "eval/arithmetic/greedy": 0.5})
@@ -44,6 +45,16 @@ def accuracies(line: Mapping[str, float | int]) -> tuple[float, float] | None:
     return (sampled[0], greedy[0]) if sampled and greedy else None
 
 
+def draws(eval_config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """How `config.eval` has its samples drawn, as arguments of `Engine.sample`.
+
+    Example:
+      >>> draws(config_lib.override(config_lib.base(), ["eval.top_p=0.7"]).eval)
+      {'temperature': 1.0, 'top_k': 0, 'top_p': 0.7}
+    """
+    return {name: eval_config[name] for name in ("temperature", "top_k", "top_p")}
+
+
 def _sample(
     engine: batching.Engine,
     params: Any,
@@ -52,7 +63,7 @@ def _sample(
     key: jax.Array,
     *,
     num_samples: int,
-    temperature: float,
+    draw: Mapping[str, Any],
     stage: str,
 ) -> list[list[Completion]]:
     return engine.sample(
@@ -61,7 +72,7 @@ def _sample(
         [prompts.policy(p) for p in problems],
         stage=stage,
         num_samples=num_samples,
-        temperature=temperature,
+        **draw,
     )
 
 
@@ -73,10 +84,10 @@ def correct_counts(
     key: jax.Array,
     *,
     num_samples: int,
-    temperature: float,
+    draw: Mapping[str, Any],
     stage: str,
 ) -> np.ndarray:
-    """[len(problems)] int: how many of `num_samples` completions are right."""
+    """[len(problems)] int: how many of `num_samples` completions, drawn as `draws` says, are right."""
     groups = _sample(
         engine,
         params,
@@ -84,7 +95,7 @@ def correct_counts(
         problems,
         key,
         num_samples=num_samples,
-        temperature=temperature,
+        draw=draw,
         stage=stage,
     )
     repeated = [p for p in problems for _ in range(num_samples)]
@@ -102,7 +113,7 @@ def whole_task(task: Any) -> Any:
 
 
 def in_loop(run: Run, params: Any, update: int | None = None) -> dict[str, float]:
-    """Accuracy at temperature 1 and greedy on the run's fixed evaluation problems; the same draws every time.
+    """Accuracy of samples (`draws`) and greedy on the run's fixed evaluation problems; the same draws every time.
 
     With the number of an update, how often each problem was solved goes to eval/update_N.json of the run folder.
     """
@@ -117,11 +128,11 @@ def in_loop(run: Run, params: Any, update: int | None = None) -> dict[str, float
         problems,
         key,
         num_samples=config.num_samples,
-        temperature=1.0,
+        draw=draws(config),
         stage="eval",
     )
     greedy = correct_counts(
-        run.engine, params, prompts, problems, key, num_samples=1, temperature=0.0, stage="greedy"
+        run.engine, params, prompts, problems, key, num_samples=1, draw=_GREEDY, stage="greedy"
     )
     if update is not None and jax.process_index() == 0:
         record = {
@@ -157,6 +168,8 @@ def evaluate(
     num_problems: int = 256,
     seed: int = 1_000_003,
     temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
     config: ml_collections.ConfigDict | None = None,
 ) -> dict[str, float]:
     """avg@n, pass@k, maj@k and greedy accuracy of a policy, with 95% bootstrap intervals over problems.
@@ -168,7 +181,8 @@ def evaluate(
       k: each <= n.
       num_problems: how many problems; of a data set with fewer, all.
       seed: of problems and draws.
-      temperature: of the samples; greedy is measured beside them.
+      temperature: of the samples, > 0; greedy is measured beside them.
+      top_k, top_p: cuts of their distribution, see `rollout.sampling`; 0 and 1: none.
       config: reads model.prompt_format, model.enable_thinking, rollout, mesh and loss.vocab_chunk; default `base()`.
     Returns:
       {"eval/<task>/pass@4": 0.5, "eval/<task>/pass@4/low": 0.4, "eval/<task>/pass@4/high": 0.6, ...}; the names are
@@ -179,8 +193,9 @@ def evaluate(
     config = config.copy_and_resolve_references() if config else config_lib.base()
     with config.unlocked():
         config.eval.num_samples, config.eval.num_problems = num_samples, num_problems
-        config.eval.seed = seed
-    return measure(policy, task, config, k=k, temperature=temperature).results
+        config.eval.seed, config.eval.temperature = seed, temperature
+        config.eval.top_k, config.eval.top_p = top_k, top_p
+    return measure(policy, task, config_lib.validate(config), k=k).results
 
 
 def measure(
@@ -189,7 +204,6 @@ def measure(
     config: ml_collections.ConfigDict,
     *,
     k: Sequence[int],
-    temperature: float = 1.0,
     label: str | None = None,
     folder: pathlib.Path | None = None,
     mesh: jax.sharding.Mesh | None = None,
@@ -204,7 +218,6 @@ def measure(
       task: from `tasks.make_task`.
       config: its `eval` and `rollout` are read, and `mesh` unless one is given.
       k: each <= config.eval.num_samples.
-      temperature: of the samples.
       label: name of the task in figures and files; None: its own.
       folder: of `eval_folder.open_folder`; None: nothing is written.
       mesh: on which the policy was loaded; None: the config's.
@@ -244,7 +257,6 @@ def measure(
             problems[start : start + size],
             config,
             start // size,
-            temperature,
         )
         spent = {"seconds": time.monotonic() - clock, "tokens": engine.generated_tokens - before}
         timing.append({"task": label, "block": start // size, "first": not timing} | spent)
@@ -270,11 +282,10 @@ def _block(
     problems: Sequence[Any],
     config: ml_collections.ConfigDict,
     number: int,
-    temperature: float,
 ) -> list[dict[str, Any]]:
     key = jax.random.key(config.eval.seed)
 
-    def records(stage: str, samples: int, warmth: float) -> list[dict[str, Any]]:
+    def records(stage: str, samples: int, draw: Mapping[str, Any]) -> list[dict[str, Any]]:
         groups = _sample(
             engine,
             params,
@@ -282,7 +293,7 @@ def _block(
             problems,
             key,
             num_samples=samples,
-            temperature=warmth,
+            draw=draw,
             stage=f"{stage}/{number}",
         )
         repeated = [p for p in problems for _ in range(samples)]
@@ -292,8 +303,8 @@ def _block(
             for p, g in zip(problems, groups, strict=True)
         ]
 
-    sampled = records("eval", config.eval.num_samples, temperature)
-    greedy = records("greedy", 1, 0.0)
+    sampled = records("eval", config.eval.num_samples, draws(config.eval))
+    greedy = records("greedy", 1, _GREEDY)
     return [r | {"greedy": g} for r, g in zip(sampled, greedy, strict=True)]
 
 

@@ -245,10 +245,13 @@ def collect(
         kept += useful if config.rollout.max_refills else groups
         if len(kept) >= wanted:
             break
-    return kept[:wanted], sampling_metrics(seen, useful_frac=len(kept) / len(seen))
+    found = sampling_metrics(seen)
+    if config.rollout.max_refills:
+        found["reward/kept_group_frac"] = len(kept) / len(seen)
+    return kept[:wanted], found
 
 
-def sampling_metrics(groups: Sequence[base.Group], *, useful_frac: float) -> dict[str, float]:
+def sampling_metrics(groups: Sequence[base.Group]) -> dict[str, float]:
     """Rewards, lengths and verdicts of sampled groups."""
     rewards = np.stack([g.rewards for g in groups])
     completions = [c for g in groups for c in g.completions]
@@ -258,7 +261,6 @@ def sampling_metrics(groups: Sequence[base.Group], *, useful_frac: float) -> dic
         "reward/mean": float(rewards.mean()),
         "reward/std": float(rewards.std()),
         "reward/frac_zero_std": float((np.ptp(rewards, axis=1) == 0).mean()),
-        "reward/kept_group_frac": useful_frac,
         "response_length/mean": float(lengths.mean()),
         "response_length/max": float(lengths.max()),
         "response_length/clip_ratio": float(np.mean([c.truncated for c in completions])),

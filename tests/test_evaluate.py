@@ -9,7 +9,7 @@ import json
 import jax
 import pytest
 
-from jaxrl_reason import cli, estimates, eval_folder, evaluate, processbench, sharding
+from jaxrl_reason import cli, estimates, eval_folder, evaluate, parts, processbench, sharding
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import prm as prms
@@ -171,6 +171,34 @@ def test_a_killed_run_goes_on_to_the_same_bytes(policy, mesh, tmp_path, monkeypa
     other = policies.load_policy("tiny", mesh=mesh, seed=4)
     with pytest.raises(ValueError, match="params"):
         evaluate.measure_all(other, cases(), k=(1,), out=cut, mesh=mesh, resume=True)
+
+
+@pytest.mark.parametrize(
+    "cut", [{"eval.top_k": 1}, {"eval.top_p": 1e-6}, {"eval.temperature": 1e-5}]
+)
+def test_samples_are_drawn_as_the_config_says(policy, mesh, tmp_path, cut):
+    def lengths(**changes):
+        folder = tmp_path / str(len(changes))
+        evaluate.measure_all(policy, cases(**changes), k=(1,), out=folder, mesh=mesh)
+        records = [json.loads(line) for line in (folder / "lists.jsonl").read_text().splitlines()]
+        return [(r["tokens"], r["greedy"]["tokens"] * 4) for r in records]
+
+    # The likeliest token alone is left: every sample is the greedy one.
+    assert all(sampled == greedy for sampled, greedy in lengths(**cut))
+    assert any(sampled != greedy for sampled, greedy in lengths())
+
+
+def test_the_loop_draws_its_samples_as_the_config_says(policy, mesh, tmp_path, monkeypatch):
+    config = cases(**{"eval.top_k": 1, "run_dir": tmp_path})["lists"]
+    run = parts.make_run(config, policy=policy, mesh=mesh)
+    drawn, sample = [], run.engine.sample
+    monkeypatch.setattr(
+        run.engine, "sample", lambda *a, **k: drawn.append(sample(*a, **k)) or drawn[-1]
+    )
+    evaluate.in_loop(run, run.policy.params)
+    sampled, greedy = drawn
+    for four, (one,) in zip(sampled, greedy, strict=True):
+        assert [c.tokens for c in four] == [one.tokens] * 4
 
 
 def test_a_k_that_is_too_large_is_found_before_the_work(policy, mesh):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import metrics, parts, sft, sharding, train
+from jaxrl_reason import metrics, parts, sft, sharding, timing, train
 from jaxrl_reason.methods import outcome
 
 SMALL = {
@@ -206,6 +206,24 @@ def test_updates_compile_once_and_sampler_agrees_with_trainer(start, tmp_path):
         assert line["policy/ratio_mean"] == pytest.approx(1, abs=1e-5)
         assert line["policy/kl"] < 1e-8
         assert line["policy/clip_frac_low"] == line["policy/clip_frac_high"] == 0
+
+
+@pytest.mark.parametrize("max_refills", [0, 1])
+def test_the_share_of_groups_that_were_kept_is_said_where_others_are_drawn(
+    max_refills, start, tmp_path
+):
+    changes = {"model__source": start, "rollout__max_refills": max_refills}
+    run = parts.make_run(small("gspo", tmp_path, **changes), mesh=one_device())
+    stages = parts.bind_stages(
+        run, run.policy.params, jax.random.key(0), run.task.verify, timing.Clock()
+    )
+    groups, sampled = train.collect(run, stages, 0)
+    told = sampled.get("reward/kept_group_frac")
+    if max_refills:
+        useful = sum(run.method.gives_signal(g) for g in groups)
+        assert useful == len(groups) and 0 < told < 1
+    else:
+        assert told is None and sampled["reward/frac_zero_std"] > 0
 
 
 def test_two_updates_draw_different_samples(start, tmp_path):

@@ -132,9 +132,11 @@ class Engine:
         stage: str,
         num_samples: int = 1,
         temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
         prefixes: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Completion]]:
-        """`types.SampleFn` with the parameters and the update's key as arguments."""
+        """`types.SampleFn` with the parameters and the update's key as arguments, and `sampling`'s two cuts."""
         prefixes = [()] * len(prompts) if prefixes is None else prefixes
         stops = tokenizers.stop_ids(self.tokenizer)
         groups: list[list[Completion]] = [[] for _ in prompts]
@@ -147,7 +149,7 @@ class Engine:
             return groups
         sequences = [list(prompts[i]) + list(prefixes[i]) for i in live]
         width = pick_bucket(self.shapes.prompt_buckets, max(map(len, sequences)))
-        run = self._sampler(num_samples, temperature == 0)
+        run = self._sampler(num_samples, temperature == 0, top_k, top_p)
         full = max(self.shapes.chunk_rows // num_samples, 1)
         start = 0
         for chunk, size in enumerate(chunk_plan(len(live), full, self._rows_multiple)):
@@ -170,8 +172,8 @@ class Engine:
             start += size
         return groups
 
-    def _sampler(self, num_samples: int, greedy: bool) -> Callable:
-        shape = (num_samples, greedy)
+    def _sampler(self, num_samples: int, greedy: bool, top_k: int, top_p: float) -> Callable:
+        shape = (num_samples, greedy, top_k, top_p)
         if shape not in self._samplers:
             self._samplers[shape] = sampler.make_sampler(
                 self.model,
@@ -180,6 +182,8 @@ class Engine:
                 eos_id=tokenizers.stop_ids(self.tokenizer),
                 pad_id=self.tokenizer.pad_token_id,
                 greedy=greedy,
+                top_k=top_k,
+                top_p=top_p,
                 mesh=self.mesh,
             )
         return self._samplers[shape]

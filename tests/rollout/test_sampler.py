@@ -225,8 +225,9 @@ def test_draws_depend_on_the_key_and_the_column_alone(params):
     wide = np.concatenate([np.zeros((2, 3), np.int32), PROMPTS[:2]], axis=1)
     few = sample(params, prompts=wide, budget=FULL[:2], key=jax.random.key(1))
     np.testing.assert_array_equal(few.tokens[:, 3:], one.tokens[: 2 * G])
+    # Other shapes, other orders of the float32 sums in products and in attention: some units in the last place.
     np.testing.assert_allclose(
-        few.behavior_logprobs[:, 3:], one.behavior_logprobs[: 2 * G], atol=1e-6
+        few.behavior_logprobs[:, 3:], one.behavior_logprobs[: 2 * G], atol=1e-5
     )
 
 
