@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -39,6 +40,7 @@ Outcome = Literal[
     "environment",
 ]
 
+LEAST_TURN_S = 0.5  # of a program in a batch, however many there are
 START_S = 30.0  # for an interpreter to come up on a busy machine
 GRACE_S = 5.0  # on top of the longest test, which the sandbox ends itself
 
@@ -57,6 +59,7 @@ sandbox_worker.main(sys.argv[1:])
 _PROBE = "import ctypes, decimal, json, random, zlib; print('ready')"
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _REFUSALS = ("memory", "output", "network", "file", "process", "environment")
+_CUT = "the deadline of all tests"
 _CPU_SIGNALS = (signal.SIGXCPU, signal.SIGKILL)
 
 
@@ -67,8 +70,8 @@ class IsolationMissing(ValueError):
 class Limits(NamedTuple):
     """Of one test, unless it says otherwise."""
 
-    # Seconds of processor time, > 0. On the clock up to SLACK times as many, so that other work on this machine changes
-    # no verdict; a program that sleeps gets no more than these.
+    # Seconds of processor time, > 0, and as many asleep. On the clock up to SLACK times as many in all, so that other
+    # work on this machine changes no verdict.
     timeout_s: float = 4.0
     memory_mb: int = 512  # MiB of address space, >= 64
     output_kb: int = 1024  # KiB on each stream and in each file, >= 1
@@ -176,32 +179,47 @@ def run_many(
 ) -> list[Result]:
     """`run` for many programs, several at a time.
 
+    No program can take the time of another: in the first half of `batch_timeout_s` each gets an equal share of what is
+    left, but at least LEAST_TURN_S, and whoever was cut off by that, not by its own limits, runs once more in the rest.
+
     Args:
       programs: sources.
       tests: of each program.
       limits: of each test.
       workers: programs that run at once, >= 1.
       require_isolation: as in `run`.
-      batch_timeout_s: seconds for all of them; what is not done by then is "timeout".
+      batch_timeout_s: seconds for all of them, and at most LEAST_TURN_S for each that had no turn by then; what two
+        turns were too short for is "timeout".
     Returns:
       Results in the order of the programs.
     """
-    end = time.monotonic() + batch_timeout_s
+    start = time.monotonic()
+    results: dict[int, Result] = {}
+    waiting = list(range(len(programs)))
+    lock = threading.Lock()
 
-    def one(program: str, its_tests: Tests) -> Result:
-        left = end - time.monotonic()
-        if left <= 0:
-            return Result("timeout", "the batch's deadline", ())
-        return run(
-            program,
-            its_tests,
+    def one(number: int, end: float, least: float) -> None:
+        nonlocal left
+        with lock:
+            share, left = (end - time.monotonic()) * workers / left, left - 1
+        seconds = max(share, least)
+        if seconds <= 0:
+            return
+        results[number] = run(
+            programs[number],
+            tests[number],
             limits,
             require_isolation=require_isolation,
-            total_timeout_s=left,
+            total_timeout_s=seconds,
         )
 
-    with concurrent.futures.ThreadPoolExecutor(workers) as threads:
-        return list(threads.map(one, programs, tests))
+    for part, least in ((0.5, LEAST_TURN_S), (1.0, 0.0)):
+        left = len(waiting)
+        end = start + part * batch_timeout_s
+        with concurrent.futures.ThreadPoolExecutor(workers) as threads:
+            list(threads.map(lambda number: one(number, end, least), waiting))  # noqa: B023
+        waiting = [number for number in waiting if results[number].detail == _CUT]
+    return [results[number] for number in range(len(programs))]
 
 
 def check_isolation() -> None:
@@ -283,7 +301,7 @@ def _wait(handle: int, event: int, end: float) -> None:
     left = end - time.monotonic()
     milliseconds = None if left == float("inf") else max(0, int(1000 * left))
     if not poll.poll(milliseconds):
-        raise TimeoutError("the deadline of all tests")
+        raise TimeoutError(_CUT)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 REL_TOLERANCE = 1e-6  # of numbers with a point, relative where they are larger than 1
 _MAX_NUMBER_CHARS = 64  # longer tokens are compared as text
+_MAX_INTEGER_CHARS = 4300  # that Python reads by default
 MAX_PACKED_BYTES = 512 << 20  # of the tests of one problem, unpacked
 _LABELS = ("", "python", "python3", "py")
 
@@ -81,7 +82,10 @@ def _arguments(value: Any) -> str:
     if isinstance(value, list):
         return json.dumps(value)
     try:
-        return json.dumps([json.loads(line) for line in value.split("\n") if line.strip()])
+        lines = [line.strip() for line in value.split("\n") if line.strip()]
+        for line in lines:
+            _read_json(line)
+        return f"[{', '.join(lines)}]"
     except (AttributeError, ValueError) as error:
         raise ValueError(
             f"{value!r:.80}: arguments must be a list, or one line of JSON each"
@@ -91,7 +95,7 @@ def _arguments(value: Any) -> str:
 def _results(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         try:
-            return (json.loads(value),)
+            return (_read_json(value),)
         except ValueError:
             return (value,)
     # APPS wraps what a function returns in a list, most of the time.
@@ -215,17 +219,35 @@ def _close(a: float, b: float) -> bool:
     return abs(a - b) <= REL_TOLERANCE * max(1.0, abs(b))
 
 
+class LongInteger(str):
+    """Digits of an integer that is too long to be read in good time: reading takes time that grows with their square.
+
+    As a text it is equal to itself after a way through JSON.
+    """
+
+
+def _integer(digits: str) -> int | LongInteger:
+    return int(digits) if len(digits) <= _MAX_INTEGER_CHARS else LongInteger(digits)
+
+
+def _read_json(text: str) -> Any:
+    return json.loads(text, parse_int=_integer)
+
+
 def same_json(text: str, expected: Sequence[Any]) -> bool:
     """Whether a function returned one of the values that are right, as JSON.
 
-    Tuples are lists there. Numbers with a point are compared like printed ones.
+    Tuples are lists there. Numbers with a point are compared like printed ones, and 1.0 is 1, as in Python; but True
+    is not 1: a function that says whether it could find a number has not found it.
 
     Example:
       >>> same_json("[1, 2.0000000001]", ([1, 2.0],)), same_json("[1]", ([2],)), same_json("", (None,))
       (True, False, False)
+      >>> same_json("1.0", (1,)), same_json("true", (1,)), same_json("true", (True,))
+      (True, False, True)
     """
     try:
-        value = json.loads(text)
+        value = _read_json(text)
         return any(_same(value, one) for one in expected)
     except (ValueError, RecursionError):
         return False
@@ -236,7 +258,9 @@ def _same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(b, float) and isinstance(a, (int, float)) and not isinstance(a, bool):
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(b, float) and isinstance(a, (int, float)):
         try:
             return _close(float(a), b)
         except OverflowError:

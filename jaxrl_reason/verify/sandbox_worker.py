@@ -25,9 +25,12 @@ from jaxrl_reason.verify import sandbox_isolation as isolation
 
 READY = b"ready"
 MISSING = b"missing"
-SLACK = 10  # seconds on the clock for each second of processor time, at most
+# Seconds on the clock for each second of processor time, at most: on a machine with ten programs per core an honest one
+# needs so many. What a program sleeps is limited by itself, to as many seconds as its processor time.
+SLACK = 10
 
 _SIGKILL = 9
+_SAMPLE_MS = 100  # from one look at a program to the next
 _STDERR_BYTES = 2000  # its end, for the record of what went wrong
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _RESERVE_BYTES = 32 << 20  # of memory, for telling that there is no more
@@ -81,30 +84,88 @@ def _empty(folder: str) -> None:
             pass  # what a program locks up fills its own folder alone
 
 
-def _wait(child: int, timeout_ms: int) -> bool:
+def _wait(child: int, timeout_ms: int, processes: int | None) -> bool:
     """Whether a process ends before it has used up its processor time, or its patience on the clock.
 
-    Processor time, since on a busy machine the clock says little of a program. One that has done nothing at all for a
-    second sleeps or is blocked, and is ended by the clock.
+    Processor time, since on a busy machine the clock says little of a program that wants to run. One that does not, as
+    it sleeps or is blocked, loses nothing by others: it gets no more seconds asleep than awake, and a second at a time.
+
+    Args:
+      child: the process.
+      timeout_ms: of processor time.
+      processes: handle of /proc; None: there is none, so that only the clock limits a process that sleeps at times.
     """
     watch, poll = os.pidfd_open(child), select.poll()
     poll.register(watch, select.POLLIN)
     clock = (
         ~child << 3
     ) | 2  # of the processor time of another process, see clock_getcpuclockid(3)
-    wait, used, passed, idle = timeout_ms, 0, 0, 0
+    start = then = time.monotonic_ns() // 1_000_000
+    wait, used, idle, asleep = min(timeout_ms, _SAMPLE_MS), 0, 0, 0
     while not (ended := bool(poll.poll(wait))):
-        before, used = used, time.clock_gettime_ns(clock)
-        passed, idle = passed + wait, idle + wait if used == before else 0
-        left = timeout_ms - used // 1_000_000
-        if left <= 0 or passed >= SLACK * timeout_ms or idle >= 1000:
+        now, before = time.monotonic_ns() // 1_000_000, used
+        used, passed, then = time.clock_gettime_ns(clock) // 1_000_000, now - then, now
+        idle = idle + passed if used == before else 0
+        if not _wants_to_run(processes, watch):
+            asleep += max(0, passed - (used - before))
+        left = timeout_ms - used
+        if left <= 0 or now - start >= SLACK * timeout_ms or idle >= 1000 or asleep >= timeout_ms:
             break
-        wait = max(50, min(left, 1000))
+        wait = max(10, min(left, _SAMPLE_MS))
     os.close(watch)
     return ended
 
 
-def _run_test(program: bytes, function: str, given: bytes, limits: dict, isolated: bool) -> None:
+def _wants_to_run(processes: int | None, watch: int) -> bool:
+    """Whether a thread of this process runs, waits for a core or for a disk; True where that cannot be told.
+
+    Our own /proc is gone and the program has none; `processes` is that of the namespace outside, where both of us have
+    other numbers.
+    """
+    if processes is None:
+        return True
+    try:
+        own = os.readlink("self", dir_fd=processes)
+        fields = _read_at(processes, f"{own}/fdinfo/{watch}").split()
+        threads = f"{int(fields[fields.index(b'Pid:') + 1])}/task"
+        folder = os.open(threads, os.O_RDONLY | os.O_DIRECTORY, dir_fd=processes)
+        try:
+            names = os.listdir(folder)
+            # The state stands behind the name, which may hold any character.
+            return any(
+                _read_at(folder, f"{name}/stat").rpartition(b")")[2].split()[0] in (b"R", b"D")
+                for name in names
+            )
+        finally:
+            os.close(folder)
+    except (OSError, ValueError, IndexError):
+        return True
+
+
+def _read_at(folder: int, path: str) -> bytes:
+    handle = os.open(path, os.O_RDONLY, dir_fd=folder)
+    try:
+        return os.read(handle, 4096)
+    finally:
+        os.close(handle)
+
+
+def _open_processes() -> int | None:
+    """Handle of /proc, to be opened before it is gone from sight."""
+    try:
+        return os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+
+
+def _run_test(
+    program: bytes,
+    function: str,
+    given: bytes,
+    limits: dict,
+    isolated: bool,
+    processes: int | None,
+) -> None:
     """One child; sends (how it ended, CPU milliseconds, size of output, output, end of stderr, report)."""
     files = [_memory_file(given), _memory_file(), _memory_file(), _memory_file()]
     child = os.fork()
@@ -114,7 +175,7 @@ def _run_test(program: bytes, function: str, given: bytes, limits: dict, isolate
             _run_program(program, function)
         finally:
             os._exit(1)
-    ended = _wait(child, limits["timeout_ms"])
+    ended = _wait(child, limits["timeout_ms"], processes)
     if isolated:
         try:
             os.kill(-1, _SIGKILL)  # all but process 1, which this is
@@ -184,6 +245,7 @@ def _run_program(program: bytes, function: str) -> None:
     module = type(sys)("__main__")
     sys.modules["__main__"] = module
     module.__dict__.update(exit=sys.exit, quit=sys.exit)  # `site`, which is left out, makes them
+    sys.set_int_max_str_digits(0)  # long integers are right answers too; their time is limited
     box, noted = os.getcwd(), [""]
     sys.addaudithook(_make_hook(box, noted))
     _note_reads(noted)
@@ -376,7 +438,7 @@ def main(arguments: list[str]) -> None:
     Args:
       arguments: isolated ("1" or "0"), then name=integer for every limit.
     """
-    isolated = arguments[0] == "1"
+    isolated, processes = arguments[0] == "1", _open_processes()
     limits = {name: int(value) for name, value in (a.split("=") for a in arguments[1:])}
     if isolated:
         try:
@@ -397,4 +459,4 @@ def main(arguments: list[str]) -> None:
     _send(READY, b"")
     program, function = _receive(), _receive()
     while (given := _receive()) is not None:
-        _run_test(program, function.decode(), given, limits, isolated)
+        _run_test(program, function.decode(), given, limits, isolated, processes)

@@ -243,6 +243,73 @@ def test_batches_end_in_time_from_any_thread():
         assert [r.outcome for r in results] == ["passed", "timeout", "timeout", "timeout"]
 
 
+# Sleeps, and does some work before it could be taken for dead.
+DRIP = "import time\nwhile True:\n  time.sleep(0.3)\n  sum(range(100_000))"
+
+
+@needs_isolation
+@pytest.mark.parametrize(
+    "program",
+    [
+        DRIP,
+        "import threading\ndef f():\n  " + DRIP.replace("\n", "\n  ") + "\n"
+        "for _ in range(3): threading.Thread(target=f).start()",
+        "import select\nwhile True:\n  select.select([], [], [], 0.3)\n  sum(range(100_000))",
+    ],
+)
+def test_sleep_is_limited_like_work(program):
+    start = time.monotonic()
+    assert outcome_of(program, sandbox.Limits(timeout_s=1.5)) == "timeout"
+    assert time.monotonic() - start < 8, "SLACK seconds for each of its own are 15"
+
+
+@needs_isolation
+def test_a_busy_machine_is_no_sleep():
+    """Six programs on each core that all want to run: none is taken for one that sleeps."""
+    work = f"import time\nwhile time.process_time() < 0.4: pass\n{GOOD}"
+    body = work.replace("\n", "\n  ")
+    inside = f"import threading\ndef f():\n  {body}\nthreading.Thread(target=f).start()"
+    programs = [work, inside] * 3 * min(os.cpu_count() or 1, 8)
+    limits = sandbox.Limits(timeout_s=0.8)
+    one = sandbox_tests.read_tests({"inputs": ["2 3"], "outputs": ["5"]})
+    results = sandbox.run_many(programs, [one] * len(programs), limits, workers=len(programs))
+    assert {r.outcome for r in results} == {"passed"}
+
+
+@needs_isolation
+def test_no_program_takes_the_time_of_another():
+    programs = [DRIP, "while True: pass"] * 5 + [GOOD] * 2
+    limits = sandbox.Limits(timeout_s=20.0)
+    results = sandbox.run_many(programs, [SUM] * 12, limits, workers=2, batch_timeout_s=6.0)
+    assert [r.outcome for r in results] == ["timeout"] * 10 + ["passed"] * 2
+
+
+@needs_isolation
+def test_who_was_cut_off_by_others_runs_again():
+    slow = f"import time\nwhile time.process_time() < 0.7: pass\n{GOOD}"
+    one = sandbox_tests.read_tests({"inputs": ["2 3"], "outputs": ["5"]})
+    programs = [slow] + [GOOD] * 23
+    results = sandbox.run_many(programs, [one] * 24, LONG, workers=1, batch_timeout_s=24.0)
+    assert {r.outcome for r in results} == {"passed"}
+
+
+@needs_isolation
+def test_long_integers_are_right():
+    digits = "7" * 6000
+    record = {"inputs": [[digits]], "outputs": [digits], "fn_name": "f"}
+    tests = sandbox_tests.read_tests(record)
+    for program, outcome in (
+        ("def f(x): return int(x)", "passed"),
+        ("def f(x): return int(x) + 1", "wrong"),
+        ("def f(x): return -int(x)", "wrong"),
+    ):
+        assert sandbox.run(program, tests, LONG).outcome == outcome
+    printed = sandbox_tests.read_tests({"inputs": [digits], "outputs": [digits]})
+    assert sandbox.run("print(int(input()))", printed, LONG).outcome == "passed"
+    taken = sandbox_tests.read_tests({"inputs": [digits], "outputs": ["7"], "fn_name": "f"})
+    assert sandbox.run("def f(x): return x % 10", taken, LONG).outcome == "passed"
+
+
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs the unshare program")
 def test_it_refuses_where_the_kernel_denies_isolation():
     code = (
@@ -344,6 +411,17 @@ def test_values_are_compared():
     same = sandbox_tests.same_json
     assert same('{"1": [1, 2.00000000001]}', ({"1": [1, 2.0]},))
     assert not same("[1, 2]", ([1, 2, 3],)) and not same("1", ("1",)) and not same("{", (1,))
+    # True is no number and no number is True, at any depth; 1.0 is 1.
+    for text, value in (("true", 1), ("false", 0), ("1", True), ("0", False), ("true", 1.0)):
+        assert not same(text, (value,)) and not same(f"[[{text}]]", ([[value]],))
+        assert not same(f'{{"a": {text}}}', ({"a": value},))
+    assert same("true", (True,)) and same("[false]", ([False],)) and not same("true", (False,))
+    assert same("1.0", (1,)) and same("1", (1.0,)) and same("-0.0", (0,)) and not same("1.1", (1,))
+    # Digits that take minutes to read as a number are compared all the same.
+    many = "9" * 900_000
+    start = time.process_time()
+    assert same(many, (many,)) and not same(many + "8", (many + "9",)) and not same(many, (9,))
+    assert not same(f"[{many}]", ([1.5],)) and time.process_time() - start < 1
     assert not same("[" * 100_000, (1,)) and not same("1" + "0" * 400, (1.5,))
     assert sandbox_tests.read_tests(
         {"inputs": [[1]], "outputs": ["abc"], "fn_name": "f"}
