@@ -214,13 +214,15 @@ def solved(folder: pathlib.Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """(problem ids, [P] share of samples right, [P] greedy 0 or 1) of a run's last evaluation.
 
     Raises:
-      FileNotFoundError: the run kept no evaluation.
+      FileNotFoundError: the run kept no evaluation, or only that of its start.
     """
     files = {
         int(f.stem.removeprefix("update_")): f for f in (folder / "eval").glob("update_*.json")
     }
-    if not files:
-        raise FileNotFoundError(f"{folder}/eval: no evaluation of single problems; run it again")
+    if not max(files, default=0):
+        raise FileNotFoundError(
+            f"{folder}/eval: no evaluation of single problems after training; run it again"
+        )
     record = json.loads(files[max(files)].read_text())
     sampled = np.array(record["correct"]) / record["num_samples"]
     return record["problems"], sampled, np.array(record["greedy"], float)

@@ -65,10 +65,10 @@ def table(runs: dict[str, pathlib.Path]) -> rich.table.Table:
         out.add_row(
             name,
             _accuracy(first),
-            _accuracy(last),
-            str(last["update"]),
-            f"{last['perf/generated_tokens']:,.0f}",
-            f"{last['perf/seconds']:.0f}",
+            _accuracy(last) if last is not first else "not evaluated",
+            str(lines[-1]["update"]),
+            f"{lines[-1]['perf/generated_tokens']:,.0f}",
+            f"{lines[-1]['perf/seconds']:.0f}",
         )
     return out
 

@@ -154,8 +154,9 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Args:
       runs: the arm's entries of `collect(...)["runs"]`.
     Returns:
-      {"updates", "tokens", "trained", "seconds": triple or None, "eval": {name: {"first": triple,
-      "last": triple}}}; first and last are each run's own first and last evaluation.
+      {"updates", "tokens", "trained", "seconds": triple or None, "eval": {name: {"first", "last": triple or None}}};
+      first and last are each run's own first and last evaluation. A run that was evaluated once has only one of the
+      two: its first if that was before any update, else its last.
     """
     summary: dict[str, Any] = {
         name: _mean_std([run[name][-1] for run in runs if run[name]])
@@ -163,14 +164,21 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     summary["eval"] = {}
     for name in sorted({name for run in runs for name in run["curves"] if EVAL.fullmatch(name)}):
-        columns = [[y for y in run["curves"].get(name, []) if y is not None] for run in runs]
-        columns = [column for column in columns if column]
-        if columns:
-            summary["eval"][name] = {
-                "first": _mean_std([column[0] for column in columns]),
-                "last": _mean_std([column[-1] for column in columns]),
-            }
+        ends = [_first_and_last(run, name) for run in runs]
+        summary["eval"][name] = {
+            which: _mean_std([pair[i] for pair in ends if pair[i] is not None])
+            for i, which in enumerate(("first", "last"))
+        }
     return summary
+
+
+def _first_and_last(run: Mapping[str, Any], name: str) -> tuple[float | None, float | None]:
+    column = run["curves"].get(name, [])
+    found = [(u, y) for u, y in zip(run["updates"], column, strict=False) if y is not None]
+    if len(found) < 2:
+        alone = found[0][1] if found else None
+        return (alone, None) if found and found[0][0] == 0 else (None, alone)
+    return found[0][1], found[-1][1]
 
 
 def render(data: Mapping[str, Any], section: str = "") -> str:

@@ -10,7 +10,8 @@
   ];
   const PANELS = [
     ["reward/mean", "Reward", "mean over sampled completions"],
-    ["process/repair_success", "Repair success", "share of repairs that are right"],
+    ["process/repair_success", "Repair success", "share of the failures with an anchor that got an accepted repair"],
+    ["process/no_anchor_frac", "No anchor", "share of all failures that nothing could repair: no right sample in the group"],
     ["process/audit_reject_frac", "Audit rejections", "share of right repairs judged dishonest"],
     ["process/active_token_ratio", "Active tokens", "share of tokens inside the gate"],
     ["process/gate_hit_rate", "Gate hits the error", "first gated token lies in the truly wrong step"],
@@ -48,7 +49,7 @@
     const plain = [["updates", "Updates", format.compact], ["tokens", "Generated tokens", format.compact], ["trained", "Trained tokens", format.compact], ["seconds", "Time", format.duration]];
     const columns = tasks.flatMap((task) => measuresOf(task).filter((m) => m === "greedy" || m.startsWith("avg@")).map((m) => `eval/${task}/${m}`));
     const best = Object.fromEntries(columns.map((name) => {
-      const ends = arms.map((a) => a.summary.eval[name]?.last[0] ?? -Infinity), top = Math.max(...ends);
+      const ends = arms.map((a) => a.summary.eval[name]?.last?.[0] ?? -Infinity), top = Math.max(...ends);
       return [name, ends.filter((end) => end === top).length === 1 ? top : null];
     }));
     const head = [html("tr", {}, [html("th", { rowspan: 2, text: "Arm" }), html("th", { rowspan: 2, text: "Seeds" }),
@@ -57,11 +58,11 @@
     html("tr", {}, columns.flatMap(() => [html("th", { class: "first", text: "start" }), html("th", { text: "end" })]))];
     const body = arms.map((arm, i) => html("tr", {}, [
       html("td", {}, [charts.swatch(i), arm.label]), html("td", { text: arm.runs.map((r) => runs[r].seed ?? "?").join(", ") }),
-      ...columns.flatMap((name) => { const e = arm.summary.eval[name]; return [html("td", { class: "first" }, e ? measured(e.first).slice(0, 1) : ["–"]), html("td", {}, measured(e?.last, arms.length > 1 ? best[name] : null))]; }),
+      ...columns.flatMap((name) => { const e = arm.summary.eval[name]; return [html("td", { class: "first" }, measured(e?.first).slice(0, 1)), html("td", {}, measured(e?.last, arms.length > 1 ? best[name] : null))]; }),
       ...plain.map(([key, , show]) => html("td", {}, counted(arm.summary[key], show)))]));
     byId("summary").replaceChildren(html("thead", {}, head), html("tbody", {}, body));
     const luck = guessing(arms, tasks);
-    byId("summary-note").textContent = "Mean ± sample standard deviation over seeds; the end is each run's own last evaluation. Costs are means per run; generated tokens count policy samples, repairs and audits."
+    byId("summary-note").textContent = "Mean ± sample standard deviation over seeds; the end is each run's own last evaluation after its start. Costs are means per run; generated tokens count policy samples, repairs and audits."
       + (luck.length ? ` A uniform guess scores ${luck.map((l) => l.toFixed(3)).join(" or ")}.` : "");
     const differing = [...new Set(arms.flatMap((a) => Object.keys(a.settings)))].sort();
     if (differing.length) {
@@ -137,7 +138,7 @@
   const firstTarget = () => {
     if (!state.auto) return;
     const summaries = arms.map((a) => a.summary.eval[evalName()]).filter((s) => s?.last);
-    const start = Math.max(...summaries.map((s) => s.first[0]));
+    const start = Math.max(0, ...summaries.map((s) => s.first?.[0] ?? 0));
     const ends = summaries.map((s) => s.last[0]).filter((end) => end > start + 0.01);
     if (ends.length) state.target = Math.max(0.01, Math.floor(Math.min(...ends) * 100 - 1) / 100);
     byId("target").value = state.target;

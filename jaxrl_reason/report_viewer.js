@@ -132,7 +132,7 @@
     else byId("sheet").replaceChildren(html("p", { class: "note", text: "No record of this run is of that kind." }));
     const run = runs[state.run];
     byId("rollouts-note").textContent = (state.records.length === run.records.length ? "" : `${state.records.length} of `)
-      + `${run.records.length} records` + (run.records.length < run.records_logged ? `, spread evenly over the ${run.records_logged} that were logged.` : ".");
+      + `${run.records.length} record${run.records.length === 1 ? "" : "s"}` + (run.records.length < run.records_logged ? `, spread evenly over the ${run.records_logged} that were logged.` : ".");
   };
   const select = (near) => {
     const run = runs[state.run];

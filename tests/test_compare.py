@@ -50,6 +50,16 @@ def test_paired_bootstrap_counts_the_spread_over_seeds():
         compare.paired_bootstrap(seeds, seeds[:2])
 
 
+def test_the_start_is_not_taken_for_a_result(tmp_path):
+    (tmp_path / "eval").mkdir()
+    record = {"problems": ["a", "b"], "num_samples": 4, "correct": [1, 2], "greedy": [0, 1]}
+    (tmp_path / "eval" / "update_0.json").write_text(json.dumps(record))
+    with pytest.raises(FileNotFoundError, match="after training"):
+        compare.solved(tmp_path)
+    (tmp_path / "eval" / "update_9.json").write_text(json.dumps(record | {"correct": [4, 2]}))
+    assert compare.solved(tmp_path)[1].tolist() == [1.0, 0.5]
+
+
 def write_config(path: pathlib.Path, body: str) -> pathlib.Path:
     path.write_text(f"from jaxrl_reason import config\n\n\ndef get_config():\n    {body}\n")
     return path

@@ -143,6 +143,33 @@ def test_summary_over_seeds(runs):
     assert arms[1]["summary"]["trained"] is None
 
 
+@pytest.mark.parametrize(
+    ("evaluated", "first", "last"),
+    [
+        ({0: 0.25}, 0.25, None),
+        ({0: 0.25, 4: 0.5}, 0.25, 0.5),
+        ({0: 0.25, 2: 0.75, 3: 0.5}, 0.25, 0.5),
+        ({4: 0.5}, None, 0.5),
+        ({2: 0.25, 4: 0.5}, 0.25, 0.5),
+    ],
+)
+def test_a_run_that_was_evaluated_once_has_one_end(tmp_path, evaluated, first, last):
+    rows = [{"update": u, "reward/mean": 0.5} for u in range(5)]
+    for update, value in evaluated.items():
+        rows[update]["eval/arithmetic/avg@1"] = value
+    (arm,) = report.collect([make_run(tmp_path / "run", rows)])["arms"]
+    found = arm["summary"]["eval"]["eval/arithmetic/avg@1"]
+    assert found == {"first": first and [first, None, 1], "last": last and [last, None, 1]}
+
+
+def test_an_arm_averages_the_runs_that_have_an_end(tmp_path):
+    done = make_run(tmp_path / "a", rows_to(4, 0.75))
+    begun = make_run(tmp_path / "b", rows_to(4, 0.5)[:3], overrides=["seed=1"])
+    (arm,) = report.collect([done, begun])["arms"]
+    found = arm["summary"]["eval"]["eval/arithmetic/avg@1"]
+    assert found == {"first": [0.25, 0.0, 2], "last": [0.75, None, 1]}
+
+
 def flat(**changes):
     return {"seed": 0, "run_dir": "r", "method.name": "iop", "iop.audit": "replay"} | {
         name.replace("__", "."): value for name, value in changes.items()
