@@ -12,12 +12,18 @@ problem at a time, and suggests nothing.
 from __future__ import annotations
 
 import argparse
+import difflib
 import functools
+import itertools
 import json
 import logging
 import os
+import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxrl_reason import cli_options
@@ -29,7 +35,14 @@ class _UsageError(Exception):
 
 def run() -> None:
     """Entry point of the console script; ends the process with `main`'s status."""
-    sys.exit(main(sys.argv[1:]))
+    warnings.showwarning = _show_warning
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    sys.exit(status)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,16 +54,26 @@ def main(argv: Sequence[str]) -> int:
       Exit status: 0 done, 1 the work failed, 2 the request was wrong.
     """
     rest, assignments = split_assignments(argv)
-    parser = _make_parser()
+    parser, commands = _make_parser()
     try:
-        options = parser.parse_args(rest)
+        _check_options(commands, rest)
+        if not _print_fields(commands, rest, assignments):
+            options = parser.parse_args(rest, argparse.Namespace(argv=argv))
+            return _carry_out(options, assignments)
     except SystemExit as end:  # argparse has printed help or its error
         return int(end.code or 0)
+    return 0
+
+
+def _carry_out(options: argparse.Namespace, assignments: Sequence[str]) -> int:
     try:
         options.command(options, assignments)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        resumable = getattr(options, "resume", None) is not None and getattr(options, "out", True)
+        print(f"interrupted{_go_on(options.argv) if resumable else ''}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except Exception as error:
         status = _status_of(error)
         if status is None or options.traceback:
@@ -60,6 +83,82 @@ def main(argv: Sequence[str]) -> int:
             print("(--traceback shows where)", file=sys.stderr)
         return status
     return 0
+
+
+def _go_on(argv: Sequence[str]) -> str:
+    """How to go on after a stop, for a command that can."""
+    command = ["jaxrl-reason", *argv, *([] if "--resume" in argv else ["--resume"])]
+    return f"; go on with: {shlex.join(command)}"
+
+
+def _check_options(commands: Mapping[str, argparse.ArgumentParser], rest: Sequence[str]) -> None:
+    """Ends with the usage of the command, and with the option that was meant, where there is no such option."""
+    if not rest or rest[0] not in commands:
+        return
+    command = commands[rest[0]]
+    known, problems = cli_options.options_of(command), []
+    for before, argument in itertools.pairwise(rest):
+        name, value, text = argument.partition("=")
+        if name.startswith("-"):
+            if name.startswith("--") and name != "--" and name not in known:
+                problems.append(_unknown(argument, name[2:], rest[0], command, known))
+        elif cli_options.takes_fields(command) and value and "." in name and "/" not in name:
+            problems.append(f"{argument}: write --config.{name}={text}")
+        elif "--config" in known and name.endswith(".py") and before != "--config":
+            problems.append(f"{argument}: write --config={argument}")
+    if problems:
+        command.error("; ".join(problems))
+
+
+def _unknown(
+    argument: str, name: str, label: str, command: argparse.ArgumentParser, known: Sequence[str]
+) -> str:
+    near = difflib.get_close_matches(f"--{name}", known, n=1, cutoff=0.8)
+    if not near and cli_options.takes_fields(command):
+        from jaxrl_reason import config, config_names
+
+        own = {"sft": ("sft",), "train-prm": ("prm",)}.get(label, ())
+        found = config_names.nearest_field(
+            name, config.fields(config.base()), (*own, *config_names.COMMON_SECTIONS)
+        )
+        near = [f"--config.{found}"] if found else []
+    return f"{argument}: no such option" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _print_fields(
+    commands: Mapping[str, argparse.ArgumentParser],
+    rest: Sequence[str],
+    assignments: Sequence[str],
+) -> bool:
+    """With --help: the command's options, then every field of its config; False where nothing was asked."""
+    command = commands.get(rest[0]) if rest else None
+    if not command or not cli_options.takes_fields(command) or not {"-h", "--help"} & set(rest):
+        return False
+    from jaxrl_reason import config, config_docs
+
+    path = cli_options.config_of(rest)
+    try:
+        shown = config.load(path, assignments) if path else config.base()
+    except (ValueError, FileNotFoundError) as error:
+        command.error(str(error))
+    said = f"Fields of the config; * where {path} differs from the default:"
+    print(command.format_help(), said if path else "Fields of the config:", sep="\n")
+    print(config_docs.listing(shown, width=min(shutil.get_terminal_size().columns, 120)))
+    return True
+
+
+_warned: set[tuple[str, int]] = set()  # places in other libraries
+
+
+def _show_warning(message: Any, category: type[Warning], filename: str, line: int, *_: Any) -> None:
+    """A warning without its place in the source; of another library, in one line and once for each place."""
+    text = str(message)
+    if not os.path.abspath(filename).startswith(os.path.dirname(__file__) + os.sep):
+        if (filename, line) in _warned:
+            return
+        _warned.add((filename, line))
+        text = " ".join(text.split())
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def split_assignments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -86,7 +185,8 @@ def split_assignments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, assignments
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def _make_parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser, and that of each command by name."""
     parser = argparse.ArgumentParser(
         prog="jaxrl-reason",
         description="Reinforcement learning for reasoning models in JAX.",
@@ -127,7 +227,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "demo", _demo, "train a tiny policy from nothing, in minutes, on a CPU", config=False
     )
     demo.add_argument("--run_dir", default="runs/demo", metavar="FOLDER", help="default: runs/demo")
-    return parser
+    return parser, commands.choices
 
 
 def _load_config(
@@ -147,10 +247,37 @@ def _prepare_process(options: argparse.Namespace) -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     # Orbax logs the stack of an error that it also raises; ours names folder, cause and fix.
     logging.getLogger("absl").addFilter(lambda record: "raised an exception" not in record.msg)
+    _keep_compiled()
     if getattr(options, "distributed", False):
         import jax
 
         jax.distributed.initialize()
+
+
+def _keep_compiled() -> None:
+    """Compiled programs in a folder of the user, for this process and those that it starts.
+
+    jax reads the variables at its import; those that are set already win.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(home, "jaxrl_reason", "xla")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        print(f"compiled programs are not kept: {error}", file=sys.stderr)
+        return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    for name, value in _CACHE_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+_CACHE_SETTINGS = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",  # small policies are many short programs
+    "JAX_COMPILATION_CACHE_MAX_SIZE": str(4 * 2**30),  # bytes; what was used longest ago goes
+}
 
 
 def _train(options: argparse.Namespace, assignments: Sequence[str]) -> None:
@@ -160,6 +287,12 @@ def _train(options: argparse.Namespace, assignments: Sequence[str]) -> None:
 
     folder, _ = train.train(config, resume=options.resume)
     print(f"run folder: {folder}", file=sys.stderr)
+    if train.is_complete(config):
+        names = shlex.quote(str(folder)), shlex.quote(options.config)
+        said = "next: jaxrl-reason report {0}; jaxrl-reason evaluate {0} --config={1}"
+        print(said.format(*names), file=sys.stderr)
+    else:
+        print(f"stopped before its end{_go_on(options.argv)}", file=sys.stderr)
 
 
 def _sft(options: argparse.Namespace, assignments: Sequence[str]) -> None:
@@ -250,6 +383,7 @@ def _evaluation_cases(options: argparse.Namespace, assignments: Sequence[str]) -
 
 def _processbench(options: argparse.Namespace, assignments: Sequence[str]) -> None:
     _refuse(assignments)
+    _prepare_process(options)
     import rich.console
 
     from jaxrl_reason import processbench
@@ -293,6 +427,7 @@ def _report(options: argparse.Namespace, assignments: Sequence[str]) -> None:
 
 def _demo(options: argparse.Namespace, assignments: Sequence[str]) -> None:
     _refuse(assignments)
+    _prepare_process(options)
     from jaxrl_reason import demo
 
     demo.main(options.run_dir)
@@ -309,7 +444,8 @@ def _status_of(error: Exception) -> int | None:
     if isinstance(error, (_UsageError, FileExistsError, FileNotFoundError, ValueError)):
         return 2
     checkpoint = sys.modules.get("jaxrl_reason.checkpoint")
-    if isinstance(error, (FloatingPointError, ConnectionError)) or (
+    # A full disk, a server that does not answer, a number that is none.
+    if isinstance(error, (FloatingPointError, OSError)) or (
         checkpoint and isinstance(error, checkpoint.CheckpointError)
     ):
         return 1

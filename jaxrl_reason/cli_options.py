@@ -6,13 +6,13 @@ Host side. Reads: nothing. Writes: nothing.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 FIELDS_HELP = """\
 Every field of the config can be set, after the config file's own values:
   --config.loss.clip_high=0.28  --config.run_dir runs/second
-jaxrl_reason/config.py lists all fields with units, ranges and defaults; examples are in configs/.
+With --config=FILE, --help shows the values of that file.
 """
 
 
@@ -50,6 +50,30 @@ def add_command(
             help="one of several processes (TPU pod, Slurm, Open MPI): find the others",
         )
     return sub
+
+
+def takes_fields(command: argparse.ArgumentParser) -> bool:
+    """Whether fields of a config are options of the command."""
+    return command.epilog == FIELDS_HELP
+
+
+def options_of(command: argparse.ArgumentParser) -> list[str]:
+    """Names of the command's options, with their dashes."""
+    return [name for action in command._actions for name in action.option_strings]
+
+
+def config_of(arguments: Sequence[str]) -> str | None:
+    """The config file among the arguments of a command; the first, where there are several.
+
+    Example:
+      >>> config_of(["train", "--config=a.py", "--help"]), config_of(["--config", "b.py"]), config_of(["-h"])
+      ('a.py', 'b.py', None)
+    """
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, given, path = argument.partition("=")
+        if name == "--config":
+            return path if given else following
+    return None
 
 
 def add_report(report: argparse.ArgumentParser) -> None:

@@ -327,7 +327,7 @@ def _assign(config: ml_collections.ConfigDict, assignments: Sequence[str]) -> li
             try:
                 value = _parse(text, known[name])
             except ValueError:
-                problems.append(f"{name} = {text!r}: must be a {type(known[name]).__name__}")
+                problems.append(config_rules.type_problem(name, text, known[name]))
                 continue
             with config.unlocked():
                 config.update_from_flattened_dict({name: value})

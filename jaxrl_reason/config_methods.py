@@ -11,7 +11,7 @@ import ml_collections
 def method() -> ml_collections.ConfigDict:
     """The system that makes training rows."""
     c = ml_collections.ConfigDict()
-    # iop | gspo | grpo | dr_grpo | dapo | rloo | reinforce_pp | reinforce_pp_baseline
+    # iop | gspo | grpo | dr_grpo | dapo | rloo | reinforce_pp | reinforce_pp_baseline |
     # vppo | cliff | grpo_process | mixed | rts | prime | ppo | srl
     c.name = "iop"
     return c
@@ -42,8 +42,9 @@ def overlong() -> ml_collections.ConfigDict:
 def locate() -> ml_collections.ConfigDict:
     """First errors of wrong completions, for the methods that use them (`config_rules.LOCATING`)."""
     c = ml_collections.ConfigDict()
-    c.kind = "oracle"  # oracle (the task's own) | monte_carlo (binary search, arXiv 2406.06592) |
-    # executable (equations are computed) | prm | critic | repair_diff (first edit of the policy's own repair)
+    # oracle (the task's own) | monte_carlo (binary search, arXiv 2406.06592) | executable (equations are computed) |
+    # prm | critic | repair_diff (first edit of the policy's own repair)
+    c.kind = "oracle"
     c.threshold = 0.5  # tau_r in (0, 1]: reward at or above it counts as correct
     c.no_error = (
         "last"  # last | none: a wrong completion without a wrong step: its last step | no credit
@@ -70,7 +71,8 @@ def prm() -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
     c.start = ""  # folder of a process reward model to go on from; empty: the trunk of model.source
     # oracle: the task's own, on solutions sampled from the policy | monte_carlo: the search of `locate`, on the same |
-    c.labels = "oracle"  # trl | prm800k: a JSONL file
+    # trl | prm800k: a JSONL file
+    c.labels = "oracle"
     c.path = ""  # that file
     c.solutions = 4096  # sampled for oracle and monte_carlo labels, >= 1
     c.targets = "hard"  # hard: 0 or 1 | soft: the labels as they are

@@ -5,12 +5,13 @@ Host side. Reads: nothing. Writes: nothing. `config.base` holds the defaults; th
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
+
+from jaxrl_reason import config_names
 
 # 2501.03262: advantages are normalised over the batch, not within the group; the KL term is k2 beside the loss.
 _REINFORCE_PP = {
@@ -247,25 +248,51 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
 
 def unknown_field(name: str, known: Iterable[str]) -> str:
     """Error line for a name that no field has, with the nearest one that exists."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"{name}: no such field" + (f"; did you mean {near[0]}?" if near else "")
+    near = config_names.nearest_field(name, known)
+    return f"{name}: no such field" + (f"; did you mean {near}?" if near else "")
+
+
+_TYPES = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+}
+
+
+def type_problem(name: str, value: Any, default: Any) -> str:
+    """Error line for a value of another type than the field's default."""
+    return f"{name} = {value!r}: must be {_TYPES[type(default)]}"
 
 
 def value_problems(name: str, value: Any, default: Any) -> list[str]:
     """Error lines for one field: type, allowed words, range."""
     if isinstance(default, bool) != isinstance(value, bool):
-        return [f"{name} = {value!r}: must be a {type(default).__name__}"]
+        return [type_problem(name, value, default)]
     if isinstance(default, float) and isinstance(value, int):
         value = float(value)
     if type(value) is not type(default):
-        return [f"{name} = {value!r}: must be a {type(default).__name__}"]
+        return [type_problem(name, value, default)]
+    rule = allowed(name)
     if name in CHOICES and value not in CHOICES[name]:
-        return [f"{name} = {value!r}: must be one of {', '.join(map(str, CHOICES[name]))}"]
+        return [f"{name} = {value!r}: must be {rule}"]
     if name in RANGES:
         low, high = RANGES[name]
         if not ((low is None or value >= low) and (high is None or value <= high)):
-            return [f"{name} = {value!r}: must be {_range_text(low, high)}"]
+            return [f"{name} = {value!r}: must be {rule}"]
     return []
+
+
+def allowed(name: str) -> str:
+    """What the rules allow for a field, as words; empty where they say nothing.
+
+    Example:
+      >>> allowed("loss.clip_low"), allowed("optim.schedule"), allowed("run_dir")
+      ('in [0, 1)', 'one of constant, cosine, linear', '')
+    """
+    if name in CHOICES:
+        return f"one of {', '.join(map(str, CHOICES[name]))}"
+    return _range_text(*RANGES[name]) if name in RANGES else ""
 
 
 def _range_text(low: float | int | None, high: float | int | None) -> str:

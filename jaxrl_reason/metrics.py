@@ -118,7 +118,7 @@ def open_writers(
         for writer in stored:
             writer.truncate_after(resumed_from)
     console = ConsoleWriter(
-        num_updates, max_generated_tokens=max_generated_tokens, done=resumed_from or 0
+        num_updates, max_generated_tokens=max_generated_tokens, done=max(resumed_from or 0, 0)
     )
     return [*stored, console]
 

@@ -36,7 +36,11 @@ class Clock:
 
 
 class CompileCounter:
-    """Programs compiled since it was made; after the first updates this must stand still."""
+    """Programs built since it was made, compiled or read from the disk; after the first updates this must stand still.
+
+    What a cache on the disk saves is the time of the compiler. A shape that changes from update to update is still
+    seen here, also by the second process that meets it.
+    """
 
     def __init__(self) -> None:
         self.count = 0

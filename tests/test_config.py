@@ -99,9 +99,9 @@ def test_all_wrong_overrides_are_in_one_error_with_suggestions():
     assert str(caught.value).splitlines() == [
         "5 problems in the overrides:",
         "  loss.clip_hihg: no such field; did you mean loss.clip_high?",
-        "  rollout.num_prompts = '4.5': must be a int",
+        "  rollout.num_prompts = '4.5': must be an integer",
         "  'seed': write name=value",
-        "  task.steps = 'yes': must be a bool",
+        "  task.steps = 'yes': must be true or false",
         "  qqqqqq: no such field",
     ]
 
@@ -122,7 +122,7 @@ def test_all_problems_of_a_config_are_in_one_error():
     lines = str(caught.value).splitlines()
     assert lines[0] == "7 problems in the config:"
     assert sorted(lines[1:]) == [
-        "  eval.every = 'ten': must be a int",
+        "  eval.every = 'ten': must be an integer",
         "  loss.clip_hgih: no such field; did you mean loss.clip_high?",
         "  loss.clip_low = 1.0: must be in [0, 1)",
         f"  method.name = 'pppo': must be one of {', '.join(config_rules.RECIPES)}",

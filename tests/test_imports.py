@@ -29,7 +29,9 @@ _MIDDLE = {"models", "algos", "credit"}
 MAY_IMPORT = {
     "types": set(),
     "config": {"types", "config_rules", "config_methods", "config_phases"},
-    "config_rules": set(),
+    "config_rules": {"config_names"},
+    "config_names": set(),
+    "config_docs": {"config", "config_rules"},
     "config_methods": set(),
     "config_phases": {"config_rules"},
     **{unit: _GROUND | _TOOLS for unit in _TOOLS},
