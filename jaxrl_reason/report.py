@@ -369,11 +369,15 @@ def _record(raw: Mapping[str, Any]) -> dict[str, Any]:
     record = {name: str(raw[name]) for name in ("kind", "problem", "gold", "separator")}
     record |= {"update": int(raw["update"]), "failed": _side(raw["failed"])}
     record["repaired"] = _side(raw["repaired"]) if raw.get("repaired") else None
-    record["anchor"] = None if raw.get("anchor") is None else str(raw["anchor"])
-    audit = raw.get("audit")
-    record["audit"] = (
-        {"accepted": bool(audit["accepted"]), "reason": str(audit["reason"])} if audit else None
-    )
+    for name in ("anchor", "status", "reason"):
+        record[name] = None if raw.get(name) is None else str(raw[name])
+    record["audit"] = None
+    if audit := raw.get("audit"):
+        accepted = audit["accepted"]  # None: the auditor failed
+        record["audit"] = {"accepted": accepted if accepted is None else bool(accepted)}
+        record["audit"]["reason"] = str(audit["reason"])
+    if record["status"] is None and audit:  # files of earlier versions hold accepted pairs alone
+        record["status"] = "accepted" if audit["accepted"] else "rejected"
     for name in (
         "reward_failed",
         "reward_repaired",

@@ -3,13 +3,22 @@
 (() => {
   const { byId, html } = dom;
   const { arms, runs } = report;
+  // What became of a failed or right completion: words, and whether that is good.
+  const STATUSES = {
+    accepted: ["repair accepted", "yes"],
+    surplus: ["accepted, but not the best repair", ""],
+    rejected: ["repair rejected by the audit", "no"],
+    undecided: ["no verdict of the auditor", ""],
+    unrepaired: ["no repair is right", "no"],
+    no_anchor: ["no anchor: nothing to repair with", "no"],
+    right: ["right", "yes"],
+  };
   const FILTERS = [
     ["all", "all records", () => true],
     ["hit", "gate starts in the wrong step", (r) => known(r) && r.gate_first_step === r.oracle_first_error],
     ["miss", "gate starts elsewhere", (r) => known(r) && r.gate_first_step !== r.oracle_first_error],
-    ["hacked", "repair right in its answer alone", (r) => r.repaired && r.repaired_first_error >= 0 && r.repaired_first_error !== null],
-    ["accepted", "repair accepted", (r) => r.audit && r.audit.accepted],
-    ["rejected", "repair rejected", (r) => r.audit && !r.audit.accepted],
+    ["hacked", "repair right in its answer alone", (r) => r.repaired && r.reward_repaired >= 0.5 && r.repaired_first_error >= 0 && r.repaired_first_error !== null],
+    ...Object.entries(STATUSES).map(([status, [words]]) => [status, words, (r) => r.status === status]),
   ];
   const known = (r) => Number.isInteger(r.gate_first_step) && r.gate_first_step >= 0 && Number.isInteger(r.oracle_first_error) && r.oracle_first_error >= 0;
   const firstRun = (test) => runs.findIndex((run) => run.records.some(test));
@@ -55,7 +64,7 @@
     const lines = linesOf(side, record.separator);
     // Word-level vocabularies carry no blanks of their own; without a gap the words would run together.
     const spaced = !side.tokens.some((t) => /\s/.test(t) && t.trim()) && !side.tokens.includes(" ");
-    const marks = name === "repaired" ? [[record.repaired_first_error, "oracle", "◆", "still wrong (oracle): only the answer is right"]] : [[record.oracle_first_error, "oracle", "◆", "first wrong step (oracle)"], [record.gate_first_step, "gate", "▶", "first gated step"]];
+    const marks = name === "repaired" ? [[record.repaired_first_error, "oracle", "◆", "still wrong (oracle)"]] : [[record.oracle_first_error, "oracle", "◆", "first wrong step (oracle)"], [record.gate_first_step, "gate", "▶", "first gated step"]];
     const body = lines.map((line) => html("div", { class: "line" + (marks.some(([step]) => step === line.step && step >= 0) ? " marked" : "") }, [
       margin(line, marks), html("div", { class: "tokens" + (spaced ? " spaced" : "") }, line.tokens.map((i) => tokenNode(side, i)))]));
     while (body.length < rows) body.push(html("div", { class: "line empty" }));
@@ -77,7 +86,7 @@
     if (side.gate) add("gate", side.gate[i] ? "open: trained" : "closed: not trained");
     if (side.edit && side.edit[i] >= 0) add("edit", "number " + side.edit[i]);
     if (side.advantage) add("advantage", number(side.advantage[i], 3));
-    if (side.logprob && side.logprob[i] !== null) add("old probability", `${Math.exp(side.logprob[i]).toPrecision(3)}  (log ${number(side.logprob[i], 3)})`);
+    if (side.logprob && side.logprob[i] !== null) add("probability", `${Math.exp(side.logprob[i]).toPrecision(3)}  (log ${number(side.logprob[i], 3)})`);
     if (side.ratio) add("probability ratio", side.ratio[i] === null ? "–" : side.ratio[i].toFixed(4));
     if (node.dataset.edit) for (const other of byId("sheet").querySelectorAll(`[data-edit="${node.dataset.edit}"]`)) other.classList.add("linked");
     dom.showTip(event, [html("code", { text: JSON.stringify(side.tokens[i]) }), html("dl", {}, rows)]);
@@ -97,16 +106,17 @@
     const fact = (term, ...children) => facts.push(html("dt", { text: term }), html("dd", {}, children));
     fact("Problem", html("span", { class: "text", text: record.problem }));
     fact("Gold answer", html("span", { class: "text", text: record.gold }));
-    if (record.audit) fact("Audit", badge(record.audit.accepted ? "accepted" : "rejected", record.audit.accepted ? "yes" : "no"), record.audit.reason);
+    if (record.status in STATUSES) fact("Status", badge(...STATUSES[record.status]), record.reason ?? record.audit?.reason ?? "");
+    else if (record.audit) fact("Audit", badge(record.audit.accepted ? "accepted" : "rejected", record.audit.accepted ? "yes" : "no"), record.audit.reason);
     if (record.gate_first_step !== null || record.oracle_first_error !== null) {
       const verdict = known(record) ? (record.gate_first_step === record.oracle_first_error ? badge("same step", "yes") : badge("different steps", "no")) : "";
-      fact("First error", verdict, (pair ? `gate: ${stepName(record.gate_first_step)}, ` : "") + `oracle: ${stepName(record.oracle_first_error)}`);
+      fact("First error", verdict, (record.gate_first_step !== null ? `gate: ${stepName(record.gate_first_step)}, ` : "") + `oracle: ${stepName(record.oracle_first_error)}`);
     }
-    if (record.repaired_first_error !== null && record.repaired_first_error >= 0) fact("Repair", badge("right answer, wrong step", "no"), `oracle: ${stepName(record.repaired_first_error)}`);
+    if (record.repaired_first_error !== null && record.repaired_first_error >= 0) fact("Repair", badge(record.reward_repaired >= 0.5 ? "right answer, wrong step" : "wrong", "no"), `oracle: ${stepName(record.repaired_first_error)}`);
     const heading = (text, value) => html("h3", {}, [text, reward(value)]);
     const rows = Math.max(...[record.failed, record.repaired].filter(Boolean).map((s) => linesOf(s, record.separator).length));
     const sides = [column(record, "failed", heading(pair ? "Failed" : "Completion", record.reward_failed), rows)];
-    if (pair) sides.push(column(record, "repaired", heading("Repaired", record.reward_repaired), rows));
+    if (pair) sides.push(column(record, "repaired", heading(record.reward_repaired >= 0.5 ? "Repaired" : "Repair", record.reward_repaired), rows));
     const extra = record.anchor ? [html("details", {}, [html("summary", { text: "Anchor: the correct sample that the repair saw" }), html("pre", { text: record.anchor })])] : [];
     byId("sheet").replaceChildren(html("dl", { class: "facts" }, facts), html("div", { class: "sides" + (pair ? "" : " single") }, sides), ...extra);
   };

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html.parser
+import importlib.resources
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import re
 import pytest
 
 from jaxrl_reason import config, report
+from jaxrl_reason.methods import iop_cases
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -351,6 +353,30 @@ def test_completion_records_need_no_repair(tmp_path):
     assert shown["kind"] == "completion"
     assert shown["repaired"] is shown["audit"] is shown["anchor"] is None
     assert shown["failed"]["advantage"] == [0.7, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "accepted"),
+    [
+        ({"status": "unrepaired", "reason": "wrong", "audit": None}, "unrepaired", None),
+        ({"status": "undecided", "audit": {"accepted": None, "reason": "late"}}, "undecided", None),
+        ({"status": "no_anchor", "audit": None, "repaired": None}, "no_anchor", None),
+        # Of an earlier version.
+        ({}, "accepted", True),
+        ({"audit": {"accepted": False, "reason": "copied"}}, "rejected", False),
+    ],
+)
+def test_status_of_records(tmp_path, fields, status, accepted):
+    run = make_run(tmp_path / "run", rows_to(1, 0.5), records=[pair(1, **fields)])
+    (shown,) = report.collect([run])["runs"][0]["records"]
+    assert shown["status"] == status and shown["reason"] == fields.get("reason")
+    assert (shown["audit"] or {}).get("accepted") is accepted
+
+
+def test_every_status_has_words_in_the_viewer():
+    script = (importlib.resources.files("jaxrl_reason") / "report_viewer.js").read_text("utf-8")
+    block = script[script.index("const STATUSES = {") : script.index("const FILTERS")]
+    assert tuple(re.findall(r"^    (\w+): \[", block, re.MULTILINE)) == iop_cases.STATUSES
 
 
 def test_half_written_files_of_a_running_run(tmp_path):

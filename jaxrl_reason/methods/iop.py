@@ -20,7 +20,7 @@ import numpy as np
 from jaxrl_reason.credit import audit as credit_audit
 from jaxrl_reason.credit import gate as credit_gate
 from jaxrl_reason.credit import graft, judge, repair
-from jaxrl_reason.methods import base, frame, iop_records
+from jaxrl_reason.methods import base, frame, iop_cases, iop_records
 from jaxrl_reason.methods.iop_records import Candidate, Failure
 from jaxrl_reason.types import REPAIR_STREAM, AuditResult, Completion, Row
 
@@ -52,13 +52,11 @@ class Iop:
         candidates = self._candidates(failures, stages, rng)
         accepted = self._select(candidates)
         kept = self._truncate([candidates[c] for c in accepted], failures, stages)
-        pair_rows, records = self._pair_rows(
-            [candidates[c] for c in accepted], failures, kept, stages
-        )
+        pair_rows, credits = self._pair_rows([candidates[c] for c in accepted], failures, kept)
         # Without a verdict nobody knows whether a failure was repaired.
         settled = {candidates[c].failure for c in accepted}
         settled |= {c.failure for c in candidates if c.undecided}
-        negatives = self._unrepaired_rows(failures, settled, stages)
+        negatives = self._negatives(failures, settled)
         repair_rows = self._repair_rows(candidates, failures, accepted, stages, rng)
         metrics = iop_records.process_metrics(
             groups,
@@ -71,7 +69,17 @@ class Iop:
         )
         if self.tally.asked:
             metrics["audit/judge_error_frac"] = self.tally.failed / self.tally.asked
-        return base.Built(pair_rows + negatives + repair_rows, metrics, records)
+        cases = iop_cases.cases(
+            groups,
+            failures,
+            candidates,
+            dict(zip(accepted, credits, strict=True)),
+            negatives,
+            threshold=self.iop.threshold,
+        )
+        records = iop_cases.records(cases, stages, limit=self.config.train.log_rollouts)
+        rows = pair_rows + self._negative_rows(failures, negatives) + repair_rows
+        return base.Built(rows, metrics, records)
 
     # --- failures and their anchors ------------------------------------------------------------
 
@@ -203,9 +211,9 @@ class Iop:
             encode_prompt=stages.policy_prompt,
         ).num_edits
 
-    def _pair_rows(self, pairs, failures, kept, stages) -> tuple[list[Row], list[dict]]:
+    def _pair_rows(self, pairs, failures, kept) -> tuple[list[Row], list[iop_cases.Credit]]:
         rows: list[Row] = []
-        records = []
+        credits = []
         own = [failures[c.failure] for c in pairs]
         failed_old = frame.old_logprobs(self.config, [f.failed for f in own])
         for candidate, failure, k, old in zip(pairs, own, kept, failed_old, strict=True):
@@ -221,9 +229,8 @@ class Iop:
                     filled = np.full(len(gate), advantage, np.float32)
                     prompt, tokens = failure.group.prompt, completion.tokens
                     rows.append(Row(prompt, tokens, gate, filled, old, clip_scale=scale))
-            record = iop_records.pair_record(candidate, failure, gates, advantages, stages)
-            records.append(record)
-        return rows, records
+            credits.append(iop_cases.Credit(gates, advantages))
+        return rows, credits
 
     def _gates(self, candidate: Candidate, failure: Failure, kept: int):
         if self.iop.gate == "all":
@@ -245,16 +252,18 @@ class Iop:
         spread = np.sqrt(p * (1 - p)) if self.iop.adv_group == "original" else 1.0
         return -p / spread, (1 - p) / spread
 
-    def _unrepaired_rows(self, failures, settled: set[int], stages) -> list[Row]:
-        """B: failures without an accepted repair are dropped, or trained whole as negatives."""
+    def _negatives(self, failures, settled: set[int]) -> dict[int, float]:
+        """B: failures without an accepted repair are dropped, or trained whole as negatives, with this advantage."""
         if self.iop.unrepaired == "drop":
-            return []
-        left = [f for i, f in enumerate(failures) if i not in settled]
-        old = frame.old_logprobs(self.config, [f.failed for f in left])
+            return {}
+        left = [i for i in range(len(failures)) if i not in settled]
+        return {i: self._pair_advantages(failures[i].group)[0] for i in left}
+
+    def _negative_rows(self, failures, negatives: dict[int, float]) -> list[Row]:
+        old = frame.old_logprobs(self.config, [failures[i].failed for i in negatives])
         rows = []
-        for failure, logprobs in zip(left, old, strict=True):
-            length = len(failure.failed.tokens)
-            advantage = self._pair_advantages(failure.group)[0]
+        for (i, advantage), logprobs in zip(negatives.items(), old, strict=True):
+            failure, length = failures[i], len(failures[i].failed.tokens)
             rows.append(
                 Row(
                     failure.group.prompt,

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from jaxrl_reason.credit import locate, segment
 from jaxrl_reason.methods import base
 from jaxrl_reason.types import AuditResult, Completion, PairAlignment, Row, Verdict
-from jaxrl_reason.verify import step_rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +99,7 @@ def _oracle_metrics(pairs, failures, stages) -> dict[str, float | None]:
     for candidate in pairs:
         failure = failures[candidate.failure]
         problem = failure.group.problem
-        hits += first_edited_step(candidate, failure, stages) == stages.first_error(
+        hits += first_edited_step(candidate, failure.failed, stages) == stages.first_error(
             problem, failure.failed.text
         )
         honest += stages.first_error(problem, candidate.repaired.text) == -1
@@ -111,55 +109,11 @@ def _oracle_metrics(pairs, failures, stages) -> dict[str, float | None]:
     }
 
 
-def first_edited_step(candidate: Candidate, failure: Failure, stages: base.Stages) -> int:
+def first_edited_step(candidate: Candidate, failed: Completion, stages: base.Stages) -> int:
     """Step of the failed completion in which the first edit stands: IOP's own first error."""
-    return locate.first_edited_step(candidate.alignment, steps_of(failure.failed.tokens, stages))
+    return locate.first_edited_step(candidate.alignment, steps_of(failed.tokens, stages))
 
 
 def steps_of(tokens: Sequence[int], stages: base.Stages) -> np.ndarray:
     """Reasoning step of each token."""
     return segment.step_ids(tokens, stages.pieces, stages.step_separator)
-
-
-def pair_record(
-    candidate: Candidate,
-    failure: Failure,
-    gates: Sequence[np.ndarray],
-    advantages: Sequence[float],
-    stages: base.Stages,
-) -> dict[str, Any]:
-    """Record of one accepted pair for the rollout viewer."""
-    problem = failure.group.problem
-    sides = []
-    for completion, gate, advantage, edits in zip(
-        (failure.failed, candidate.repaired),
-        gates,
-        advantages,
-        (candidate.alignment.failed_edit_ids, candidate.alignment.repaired_edit_ids),
-        strict=True,
-    ):
-        steps = steps_of(completion.tokens, stages)
-        sides.append(
-            base.side(
-                completion, stages, steps, gate=gate, advantages=gate * advantage, edits=edits
-            )
-        )
-    errors = [None, None]
-    if stages.first_error is not None:
-        texts = (failure.failed.text, candidate.repaired.text)
-        errors = [stages.first_error(problem, text) for text in texts]
-    return {
-        "kind": "pair",
-        "problem": problem.prompt,
-        "gold": problem.answer,
-        "separator": step_rules.shown(stages.step_separator),
-        "failed": sides[0],
-        "repaired": sides[1],
-        "anchor": failure.anchor.text,
-        "audit": dataclasses.asdict(candidate.audit),
-        "reward_failed": 0.0,
-        "reward_repaired": candidate.verdict.reward,
-        "oracle_first_error": errors[0],
-        "repaired_first_error": errors[1],
-        "gate_first_step": first_edited_step(candidate, failure, stages),
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 
@@ -185,7 +186,7 @@ def test_gate_hit_rate_compares_first_edit_with_the_oracle():
     script = helpers.Script(repair=[[RIGHT, RIGHT]])
     built = build([helpers.group(FAILED, OTHER_RIGHT)], script)
     assert built.metrics["process/gate_hit_rate"] == 1.0
-    (record,) = built.records
+    record = built.records[0]
     assert record["oracle_first_error"] == record["gate_first_step"] == 1
     assert record["repaired_first_error"] == -1
     assert record["failed"]["gate"] == [0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 0]
@@ -233,6 +234,7 @@ def test_a_failure_of_the_judge_is_no_reward(reject, unrepaired, monkeypatch):
     assert built.metrics["audit/judge_error_frac"] == 1.0
     assert built.metrics["process/repair_correct_frac"] == 0.5
     assert "process/audit_reject_frac" not in built.metrics
+    assert [r["status"] for r in built.records] == ["undecided", "right"]
 
     # Beside verdicts: the others of the failure are compared among themselves.
     with server(judging(RIGHT=500, SHAM=False)) as (url, _):
@@ -271,3 +273,88 @@ def test_a_judge_that_is_down_ends_the_run(monkeypatch):
     with server(judging(RIGHT=401)) as (url, _):
         with pytest.raises(judge.JudgeRefused, match="HTTP 401"):
             build_judged([RIGHT, WRONG], url)
+
+
+# --- What is shown ---------------------------------------------------------------------------------
+
+FAR = "1 5 2 ; 1 9 ; 0 ; = 1"  # as far from the answer as FAILED
+
+
+def shown(groups, script, **changes):
+    return build(groups, script, **changes).records
+
+
+def test_records_hold_cases_of_every_outcome():
+    # Repairs of the three failures with an anchor, in order: an honest one beside a sham; only shams; none right.
+    script = helpers.Script(repair=[[RIGHT, SHAM], [SHAM, SHAM], [FAR, FAILED]])
+    groups = [helpers.group(FAILED, FAILED, FAILED, OTHER_RIGHT), helpers.group(FAR, FAILED)]
+    records = shown(groups, script)
+    found = sorted((r["status"], r["kind"]) for r in records)
+    assert found == [
+        ("accepted", "pair"),
+        ("no_anchor", "completion"),
+        ("no_anchor", "completion"),
+        ("rejected", "pair"),
+        ("rejected", "pair"),
+        ("rejected", "pair"),
+        ("right", "completion"),
+        ("unrepaired", "pair"),
+    ]
+    by_status = {r["status"]: r for r in reversed(records)}
+    accepted, rejected = by_status["accepted"], by_status["rejected"]
+    assert accepted["reason"] == accepted["audit"]["reason"] and accepted["audit"]["accepted"]
+    assert rejected["reason"] == rejected["audit"]["reason"] and not rejected["audit"]["accepted"]
+    assert (rejected["reward_repaired"], rejected["repaired_first_error"]) == (1.0, 1)
+    assert rejected["gate_first_step"] is None and accepted["gate_first_step"] == 1
+    unrepaired = by_status["unrepaired"]
+    assert (unrepaired["reason"], unrepaired["audit"]) == ("wrong", None)
+    # The nearest of its repairs is the failed text itself.
+    assert unrepaired["repaired"]["tokens"] == unrepaired["failed"]["tokens"]
+    assert (unrepaired["reward_repaired"], unrepaired["anchor"]) == (0.0, OTHER_RIGHT)
+    assert by_status["no_anchor"]["repaired"] is by_status["no_anchor"]["anchor"] is None
+    right = by_status["right"]
+    assert (right["reward_failed"], right["reason"], right["oracle_first_error"]) == (
+        1.0,
+        "correct",
+        -1,
+    )
+    for record in records:
+        trained = record["status"] == "accepted"
+        assert any(record["failed"]["gate"]) == trained, record["status"]
+
+
+@pytest.mark.parametrize(("limit", "statuses"), [(0, 0), (1, 1), (3, 3), (4, 4), (6, 4), (99, 4)])
+def test_a_limit_leaves_out_no_status_for_more_of_another(limit, statuses):
+    script = helpers.Script(repair=[[RIGHT, SHAM]])
+    groups = [helpers.group(*[FAILED] * 6, *[OTHER_RIGHT] * 3), helpers.group(FAR, FAR)]
+    records = shown(groups, script, **{"train.log_rollouts": limit})
+    counts = collections.Counter(r["status"] for r in records)
+    assert len(records) == min(limit, 6 + 6 + 3 + 2) and len(counts) == statuses
+    assert max(counts.values(), default=0) - min(counts.values(), default=0) <= 1 or limit == 99
+
+
+def test_records_come_from_one_group_after_the_other():
+    other = dataclasses.replace(helpers.PROBLEM, prompt="8 3 5 2")
+    groups = [
+        helpers.group(RIGHT, OTHER_RIGHT, RIGHT),
+        helpers.group("1 5 2 ; 6 2 ; 8 ; = 8", problem=other),
+    ]
+    records = shown(groups, helpers.Script(), **{"train.log_rollouts": 2})
+    assert [r["problem"] for r in records] == ["3 8 5 2", "8 3 5 2"]
+
+
+def test_a_second_accepted_repair_is_shown_as_surplus():
+    script = helpers.Script(repair=[["1 5 2 ; 1 7 ; 8 ; = 8", "3 3 2 ; 3 5 ; 8 ; = 8"]])
+    records = shown([helpers.group(FAILED, RIGHT)], script, iop__audit="none")
+    assert sorted(r["status"] for r in records) == ["accepted", "right", "surplus"]
+
+
+def test_failures_that_are_trained_whole_are_shown_so():
+    script = helpers.Script(repair=[[SHAM, SHAM], [FAR, FAR]])
+    groups = [helpers.group(FAILED, FAILED, OTHER_RIGHT)]
+    records = shown(groups, script, iop__unrepaired="outcome")
+    pairs = [r for r in records if r["kind"] == "pair"]
+    assert {r["status"] for r in pairs} == {"rejected", "unrepaired"}
+    for record in pairs:
+        assert all(record["failed"]["gate"]) and set(record["failed"]["advantage"]) == {-1.0}
+        assert not any(record["repaired"]["gate"]) and set(record["repaired"]["advantage"]) == {0.0}
