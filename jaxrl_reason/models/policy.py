@@ -7,7 +7,7 @@ the same.
 | --- | --- |
 | `model.json` | the fields of `transformer.ModelConfig` |
 | `params.safetensors` | parameters by path, "layers.mlp.up", in their own dtype |
-| `tokenizer.json`, ... | what the tokenizer's `save_pretrained` writes |
+| `tokenizer.json`, ... | what `tokenizer.save` writes |
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def save_policy(folder: str | os.PathLike, policy: Policy) -> None:
         model = json.dumps(dataclasses.asdict(policy.config), indent=2) + "\n"
         (fresh / _MODEL_FILE).write_text(model)
         safetensors.numpy.save_file(tensors, fresh / _PARAMS_FILE)
-        policy.tokenizer.save_pretrained(fresh)
+        tokenizers.save(policy.tokenizer, fresh)
 
     replace_folder(folder, write)
 
@@ -236,17 +236,50 @@ def _export_folder(folder: str | os.PathLike) -> pathlib.Path:
 
 
 def replace_folder(folder: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
-    """Write a folder beside its place, then put it there: it changes only once everything is written."""
+    """Write a folder beside its place, then put it there: it changes only once everything is written.
+
+    Raises:
+      OSError: it could not be written: the disk is full, or closed to this process. What was there is still there,
+        and nothing is left beside it.
+    """
     fresh, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    write(fresh)
-    # Two renames, since a folder that is not empty cannot be replaced by one.
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.is_dir():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        fresh.mkdir(parents=True)
+        write(fresh)
+        _same_mode(fresh)
+        # Two renames, since a folder that is not empty cannot be replaced by one.
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.is_dir():
+            folder.rename(old)
+        fresh.rename(folder)
+    except (OSError, safetensors.SafetensorError) as error:
+        shutil.rmtree(fresh, ignore_errors=True)  # before its room is told
+        raise OSError(
+            f"{folder}: cannot be written ({getattr(error, 'strerror', None) or error}){_room(folder)}"
+        ) from error
+    finally:
+        if old.is_dir() and not folder.is_dir():
+            old.rename(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _same_mode(folder: pathlib.Path) -> None:
+    """Give every file the mode that a new file has here: safetensors writes for its owner alone."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(mode)
+
+
+def _room(folder: pathlib.Path) -> str:
+    """How much is free where a folder was to be."""
+    place = next(path for path in folder.parents if path.is_dir())
+    return f"; {shutil.disk_usage(place).free / 1e9:.2f} GB are free there: make room, or choose another folder"
 
 
 @functools.lru_cache(maxsize=8)  # policies of one shape share what is compiled

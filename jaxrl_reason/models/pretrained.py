@@ -160,4 +160,4 @@ def write(folder: pathlib.Path, config: ModelConfig, params: Params, tokenizer: 
     for name, fields in files.items():
         (folder / name).write_text(json.dumps(fields, indent=2) + "\n")
     convert.write(folder, config, params)
-    tokenizer.save_pretrained(folder)
+    tokenizers.save(tokenizer, folder)

@@ -193,7 +193,7 @@ def save_prm(
         for name, contents in files.items():
             (fresh / name).write_text(json.dumps(contents, indent=2) + "\n")
         convert.write(fresh, prm.config, params)
-        prm.tokenizer.save_pretrained(fresh)
+        tokenizers.save(prm.tokenizer, fresh)
 
     policies.replace_folder(folder, write)
 

@@ -13,6 +13,8 @@ Both vocabularies are filled up with <reserved_i> to a multiple of 8, so that a 
 
 from __future__ import annotations
 
+import json
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +29,9 @@ _PAD, _BOS, _EOS, _UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 _VOCAB_MULTIPLE = 8
 # What a checkpoint says of its tokenizer, kept in the tokenizer's own settings: `save_pretrained` writes them.
 _STOPS, _PREPEND_BOS = "stop_token_ids", "prepend_bos"
+_SETTINGS_FILE = "tokenizer_config.json"
+# Stand for what is said in a chat while the template's own part is looked at; no template strips or changes them.
+_ASKED, _ANSWERED = "\ue000question\ue000", "\ue000answer\ue000"
 
 
 def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
@@ -84,29 +89,33 @@ def make_tokenizer(name: str) -> PreTrainedTokenizerFast:
 
 
 def adopt_settings(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, Any]) -> None:
-    """Take EOS, padding and BOS as a checkpoint says.
+    """Take EOS, padding and BOS as a checkpoint says, and the end of a turn from its chat template.
+
+    A completion ends with any of the EOS tokens that the settings name, with the tokenizer's own, and with the token
+    that closes the assistant's turn: base checkpoints bring a template whose end of a turn is no EOS of theirs.
 
     Args:
-      tokenizer: of a checkpoint; changed in place. A completion ends with any of its EOS tokens, and its own one is
+      tokenizer: of a checkpoint; changed in place. Its EOS, if the settings name it, else the first that they do, is
         what `encode_completion` writes. Prompts start with BOS where the tokenizer itself would put it.
       settings: generation_config.json over config.json: `eos_token_id` (one or several) and `pad_token_id`.
     Raises:
       ValueError: there is no EOS, or an id that the tokenizer does not have.
     """
     given = settings.get("eos_token_id")
-    stops = [given] if isinstance(given, int) else list(given or ())
-    own = tokenizer.eos_token_id
-    stops = stops or ([] if own is None else [own])
-    pad = settings.get("pad_token_id")
-    unknown = [i for i in [*stops, *([] if pad is None else [pad])] if not 0 <= i < len(tokenizer)]
+    named = [given] if isinstance(given, int) else list(given or ())
+    own, pad = tokenizer.eos_token_id, settings.get("pad_token_id")
+    unknown = [i for i in [*named, *([] if pad is None else [pad])] if not 0 <= i < len(tokenizer)]
     if unknown:
         raise ValueError(
             f"eos_token_id = {given}, pad_token_id = {pad}: the tokenizer has no id {unknown[0]},"
             f" only 0 to {len(tokenizer) - 1}"
         )
+    _mark_turns(tokenizer)
+    all_stops = [*named, own, end_of_turn(tokenizer)]
+    stops = list(dict.fromkeys(i for i in all_stops if i is not None))
     if not stops:
         raise ValueError("no EOS token: set eos_token_id in generation_config.json")
-    if own not in stops:
+    if own is None or (named and own not in named):
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(stops[0])
     if pad is not None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
@@ -117,6 +126,57 @@ def adopt_settings(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str, An
     if tokenizer.bos_token_id is not None:
         first = tokenizer.encode("a", add_special_tokens=True)[:1]
         tokenizer.init_kwargs[_PREPEND_BOS] = first == [tokenizer.bos_token_id]
+
+
+def closing(tokenizer: PreTrainedTokenizerBase) -> tuple[str, int | None]:
+    """(text, token) that closes the assistant's turn in the chat template.
+
+    The first token of the vocabulary's added ones counts, or the text itself where it is one token. A template that
+    leaves the last turn open shows its end before the next one: that may be the token which opens the user's turn.
+
+    Returns:
+      ("", None) without a template, or where it does not render.
+    """
+    turns = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _ANSWERED}]
+    for shown in (turns, [*turns, turns[0]]):
+        _, answered, behind = _rendered(tokenizer, shown).rpartition(_ANSWERED)
+        behind = behind.partition(_ASKED)[0] if answered else ""
+        ids = tokenizer.encode(behind, add_special_tokens=False, split_special_tokens=False)
+        added = tokenizer.added_tokens_decoder
+        found = [i for i in ids if i in added and added[i].content.strip()]
+        if not found and behind.strip() in tokenizer.get_vocab():
+            found = [tokenizer.convert_tokens_to_ids(behind.strip())]
+        if found or behind.strip():
+            return behind, found[0] if found else None
+    return "", None
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Token that closes the assistant's turn in the chat template; None: there is none."""
+    return closing(tokenizer)[1]
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, str]]) -> str:
+    if not tokenizer.chat_template:
+        return ""
+    try:
+        return tokenizer.apply_chat_template(list(turns), tokenize=False)
+    except Exception:  # a template is a program: it may refuse these turns in any way
+        return ""
+
+
+def _mark_turns(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make special what the template writes around turns, so that no text can spell it."""
+    frame = _rendered(tokenizer, [{"role": "user", "content": _ASKED}])
+    ids = set(tokenizer.encode(frame, add_special_tokens=False, split_special_tokens=False))
+    added = tokenizer.added_tokens_decoder
+    ids = {i for i in ids if i in added and added[i].content.strip()} | {end_of_turn(tokenizer)}
+    plain = sorted(i for i in ids - {None} if i not in added or not added[i].special)
+    tokens = [
+        tokenizers.AddedToken(tokenizer.convert_ids_to_tokens(i), special=True, normalized=False)
+        for i in plain
+    ]
+    tokenizer.add_tokens(tokens, special_tokens=True)
 
 
 def is_own(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -183,6 +243,23 @@ def decode_completion(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int] | n
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of the text alone; special tokens spelt out in it are read as plain text."""
     return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+
+def save(tokenizer: PreTrainedTokenizerBase, folder: pathlib.Path) -> None:
+    """Write a tokenizer so that `transformers` 4 and 5 load it.
+
+    Version 5 names a class of its own, and its list of special tokens by a new name; both versions read the old ones.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / _SETTINGS_FILE
+    settings = json.loads(path.read_text())
+    for name in ("backend", "is_local", "local_files_only"):  # of this process
+        settings.pop(name, None)
+    more = settings.pop("extra_special_tokens", None)
+    if more:
+        settings["additional_special_tokens"] = more
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 def _wrap(backend: tokenizers.Tokenizer) -> PreTrainedTokenizerFast:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import types
 
 import jax
@@ -182,3 +183,46 @@ def test_a_folder_that_is_no_policy_is_not_overwritten(tiny, tmp_path):
     with pytest.raises(ValueError, match="holds files but no policy"):
         policies.save_policy(tmp_path, tiny)
     assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond 100 kB: writing fails as on a full disk."""
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+WRITERS = {
+    "save": policies.save_policy,
+    "export": policies.export_policy,
+    "adapters": lambda folder, policy: policies.export_adapters(
+        folder, policies.adapted(policy, rank=32, alpha=32.0, targets="*", seed=0)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_folder_that_cannot_be_written_is_one_line_and_leaves_nothing(
+    tiny, tmp_path, small_files, kind: str
+):
+    with pytest.raises(OSError, match=r"out: cannot be written \(.*\); .* GB are free") as caught:
+        WRITERS[kind](tmp_path / "out", tiny)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_keeps_what_was_there(tiny, folder, small_files):
+    with pytest.raises(OSError, match="cannot be written"):
+        policies.save_policy(folder, policies.load_policy("tiny", seed=5))
+    assert [path.name for path in folder.parent.iterdir()] == ["policy"]
+    assert same(policies.load_policy(folder).params, tiny.params)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_file_has_the_mode_of_a_new_one(tiny, tmp_path, kind: str):
+    WRITERS[kind](tmp_path / "out", tiny)
+    (tmp_path / "new").touch()
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert set(modes.values()) == {(tmp_path / "new").stat().st_mode} and len(modes) >= 2

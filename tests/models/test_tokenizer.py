@@ -3,6 +3,8 @@
 Host side. Reads: files it wrote. Writes: a temporary folder.
 """
 
+import json
+
 import numpy as np
 import pytest
 import transformers
@@ -10,6 +12,7 @@ from tokenizers import processors
 
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.tasks.arithmetic import Arithmetic
+from tests.models import chat
 
 NAMES = ["arithmetic", "byte"]
 
@@ -167,7 +170,7 @@ def test_a_checkpoint_says_what_ends_and_pads():
     assert tokenizers.is_own(tokenizer)
     tokenizers.adopt_settings(tokenizer, {"eos_token_id": [65, 66], "pad_token_id": 0})
     assert not tokenizers.is_own(tokenizer)
-    assert tokenizers.stop_ids(tokenizer) == (65, 66)
+    assert tokenizers.stop_ids(tokenizer) == (65, 66, 258)  # the tokenizer's own too
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (65, 0)
     assert tokenizers.encode_completion(tokenizer, "x")[-1] == 65
     assert tokenizers.decode_completion(tokenizer, [120, 66, 120]) == "x"
@@ -198,3 +201,55 @@ def test_settings_that_do_not_fit_are_said():
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no EOS token: set eos_token_id"):
         tokenizers.adopt_settings(tokenizer, {})
+
+
+# Name: (template, EOS of the tokenizer, what generation_config names, tokens that end a completion).
+ENDS = {
+    "qwen2.5-base": (chat.TEMPLATE, "<|endoftext|>", "<|endoftext|>", ["<|endoftext|>", "<|im_end|>"]),
+    "qwen2.5-instruct": (chat.TEMPLATE, "<|im_end|>", "<|endoftext|>", ["<|endoftext|>", "<|im_end|>"]),
+    "smollm2": (chat.TEMPLATE, "<|im_end|>", None, ["<|im_end|>"]),
+    "llama3-base": (chat.BOS_TEMPLATE, "<|endoftext|>", None, ["<|endoftext|>", "<|im_end|>"]),
+    "open last turn": (chat.OPEN_TEMPLATE, "<|endoftext|>", None, ["<|endoftext|>", "<|im_start|>"]),
+    "a word": (chat.TEMPLATE.replace("<|im_end|>", "</think>"), "<|im_end|>", None, ["<|im_end|>", "</think>"]),
+    "no word": ("{% for m in messages %}{{ m.content }}\n{% endfor %}", "<|im_end|>", None, ["<|im_end|>"]),
+    "refuses": ("{{ raise_exception('no') }}", "<|im_end|>", None, ["<|im_end|>"]),
+    "no template": (None, "<|im_end|>", None, ["<|im_end|>"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_end_of_a_turn_ends_a_completion(name: str, tmp_path):
+    template, eos, generation, ends = ENDS[name]
+    tokenizer = chat.make_tokenizer(["Ann has 3 pens."], 300, template)
+    tokenizer.eos_token = tokenizer.bos_token = eos
+    given = tokenizer.convert_tokens_to_ids(generation) if generation else None
+    tokenizers.adopt_settings(tokenizer, {"eos_token_id": given})
+    assert tokenizer.convert_ids_to_tokens(tokenizers.stop_ids(tokenizer)) == ends
+    for end in ends:
+        ids = [*tokenizers.encode_text(tokenizer, "= 7"), tokenizer.convert_tokens_to_ids(end)]
+        turn = tokenizer.encode("<|im_start|>user\nmore")
+        assert tokenizers.decode_completion(tokenizer, ids + turn) == "= 7"
+        # No text spells it, whether the checkpoint calls it special or not.
+        assert ids[-1] not in tokenizers.encode_text(tokenizer, f"a{end}b")
+    tokenizers.save(tokenizer, tmp_path)
+    again = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path, local_files_only=True)
+    assert tokenizers.stop_ids(again) == tokenizers.stop_ids(tokenizer)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "chat"])
+def test_a_tokenizer_is_written_for_both_versions_of_transformers(name: str, tmp_path):
+    made = chat.make_tokenizer(["Ann has 3 pens."], 300)
+    tokenizer = made if name == "chat" else tokenizers.make_tokenizer(name)
+    # A tokenizer that was loaded carries what the loading process asked for.
+    tokenizer.save_pretrained(tmp_path / "first")
+    loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "first", local_files_only=True)
+    (tmp_path / "out").mkdir()
+    tokenizers.save(loaded, tmp_path / "out")
+    fields = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    # Version 4 has no TokenizersBackend, and wants a mapping as extra_special_tokens.
+    assert fields["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"backend", "extra_special_tokens", "is_local", "local_files_only"} & fields.keys()
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "out", local_files_only=True)
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert sorted(again.all_special_tokens) == sorted(tokenizer.all_special_tokens)
+    assert again.chat_template == tokenizer.chat_template
