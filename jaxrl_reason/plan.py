@@ -47,6 +47,8 @@ DEVICES: Mapping[str, Device] = {
 }
 # Share that arrays may fill: the rest is for the runtime, the programs and gaps between arrays.
 USABLE = 0.9
+# Activations of the update that take this share of the peak are worth the time of computing them twice.
+_DOMINATE = 0.5
 _MOST_DEVICES = 4096
 
 
@@ -61,6 +63,8 @@ class Plan:
     smallest: (
         memory.Estimate | None
     )  # fewest devices of this kind that hold the run; None: no mesh does
+    # with model.remat=full on the mesh that was asked for; None: activations do not dominate, or it is set already
+    remat: memory.Estimate | None = None
 
     @property
     def fits(self) -> bool:
@@ -95,12 +99,19 @@ def plan(config: ml_collections.ConfigDict, *, device: str, num_devices: int) ->
     mesh = sharding.mesh_shape(config.mesh, num_devices)
     _check_rows(config, mesh)
     params = transformer.param_shapes(model)
+    estimate, remat = memory.estimate(config, model, shapes, mesh), None
+    if (
+        model.remat != "full"
+        and estimate.phases["update"]["activations"] > _DOMINATE * estimate.peak
+    ):
+        remat = memory.estimate(config, dataclasses.replace(model, remat="full"), shapes, mesh)
     return Plan(
         source=config.model.source,
         device=device,
         num_params=sum(math.prod(x.shape) for x in jax.tree.leaves(params)),
-        estimate=memory.estimate(config, model, shapes, mesh),
+        estimate=estimate,
         smallest=_smallest(config, model, shapes, USABLE * DEVICES[device].num_bytes),
+        remat=remat,
     )
 
 
@@ -209,6 +220,12 @@ def table(found: Plan) -> str:
         "",
         f"peak {one.peak / 1e9:.2f} of {usable / 1e9:.1f} GB ({USABLE:.0%} of the memory): {verdict}",
     ]
+    if found.remat is not None and found.remat.peak < one.peak:
+        share = one.phases["update"]["activations"] / one.peak
+        lines.append(
+            f"activations of the update are {share:.0%} of it: with model.remat=full, which computes them anew, the"
+            f" peak is {found.remat.peak / 1e9:.2f} GB"
+        )
     if found.smallest is None:
         lines.append(f"smallest mesh that fits: none, with up to {_MOST_DEVICES} devices")
     else:

@@ -200,3 +200,21 @@ def test_a_loop_holds_its_state_and_one_body():
         return jax.lax.scan(lambda y, _: (jnp.sin(y), y), x, None, length=7)[1]
 
     assert liveness.peak_bytes(chain, x) == pytest.approx(10 * 40_000, abs=41_000)  # 7 stacked
+
+
+def test_activations_that_dominate_get_a_hint():
+    found = plan.plan(qwen(**{"model.remat": "none"}), device="h100", num_devices=1)
+    one = found.estimate
+    assert one.phases["update"]["activations"] > 0.5 * one.peak > found.remat.peak
+    (line,) = [x for x in plan.table(found).splitlines() if "model.remat=full" in x]
+    assert f"{found.remat.peak / 1e9:.2f} GB" in line
+    # Set already, or nothing to gain: no word of it.
+    full = plan.plan(qwen(), device="h100", num_devices=1)
+    assert full.remat is None and "remat" not in plan.table(full)
+    assert full.estimate.peak == found.remat.peak
+    small = plan.plan(
+        qwen(**{"model.remat": "none", "rollout.prompt_length": 8, "rollout.max_new_tokens": 8}),
+        device="h100",
+        num_devices=1,
+    )
+    assert small.remat is None and "remat" not in plan.table(small)
