@@ -351,7 +351,7 @@ def bind_stages(
         repair_prompt=lambda problem, failed, anchor: prompts.repair(
             problem, failed.text, anchor.text
         ),
-        encode=lambda text: tuple(tokenizers.encode_completion(tokenizer, text)),
+        encode=prompts.completion,
         decode=lambda tokens: tokenizers.decode_completion(tokenizer, tokens),
         pieces=run.pieces,
         first_error=getattr(task, "first_error", None),

@@ -26,7 +26,6 @@ from jaxrl_reason import evaluate, metrics, parts
 from jaxrl_reason.algos import losses
 from jaxrl_reason.methods import base
 from jaxrl_reason.models import prompts as prompts_lib
-from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models import transformer
 from jaxrl_reason.rollout import batching
 from jaxrl_reason.types import Completion, Problem, Row
@@ -288,10 +287,8 @@ def _repair_row(
 
 
 def _encoder(run: parts.Run) -> Callable[[Sequence[int], str], Row]:
-    tokenizer = run.policy.tokenizer
-
     def encode(prompt: Sequence[int], completion: str) -> Row:
-        return imitation_row(prompt, tokenizers.encode_completion(tokenizer, completion))
+        return imitation_row(prompt, run.prompts.completion(completion))
 
     return encode
 
@@ -317,12 +314,7 @@ def read_jsonl(path: str, prompts: prompts_lib.Prompts) -> list[Row]:
                 raise ValueError(
                     f'{path}:{number}: not {{"prompt": str, "completion": str}}: {error!r}'
                 ) from error
-            rows.append(
-                imitation_row(
-                    prompts.encode(prompt),
-                    tokenizers.encode_completion(prompts.tokenizer, completion),
-                )
-            )
+            rows.append(imitation_row(prompts.encode(prompt), prompts.completion(completion)))
     if not rows:
         raise ValueError(f"{path}: no rows")
     return rows

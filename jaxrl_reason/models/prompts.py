@@ -1,4 +1,4 @@
-"""Prompts of a task as token ids: plain text for base models, through the chat template for chat models.
+"""Prompts as token ids: plain text for base models, through the chat template for chat models.
 
 Host side. Reads: nothing. Writes: nothing.
 
@@ -10,22 +10,29 @@ Host side. Reads: nothing. Writes: nothing.
 
 A template writes all special tokens itself, BOS included, so that none is put before it. Special tokens spelt out in
 the text, by a problem or by the policy whose failed answer stands in a repair prompt, are read as plain text: no text
-can end its own message.
+can end its own message. Turns that a record gives before its question (`Problem.meta["messages"]`: a system text,
+examples) become messages of their own in a chat, and paragraphs before the task's text in a plain prompt.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jinja2
 import ml_collections
 
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.types import Problem
 
-# Stands for the text while the template's own part is looked at; no template strips or changes it.
-_PLACE = "\ue000text\ue000"
+Turn = Mapping[str, str]  # {"role": ..., "content": ...}
+
+# Stands for the n-th text while the template's own part is looked at; no template strips or changes it.
+_PLACE = "\ue000text {}\ue000"
+# What marks a spelt-out special token is a character of no meaning, one that the texts do not have.
+_MARKS = range(0xF0000, 0xFFFFE)
 # Texts joined by a template may be cut into tokens otherwise than alone, by a token or two at each border.
 _BORDERS = 16
 
@@ -40,23 +47,42 @@ class Prompts:
     enable_thinking: bool = True
     # Most tokens of a text of the policy's own inside a repair prompt; 0: no limit.
     draft_tokens: int = 0
+    end: int | None = None  # token that ends a completion; None: EOS
 
     def policy(self, problem: Problem) -> tuple[int, ...]:
         """Prompt under which the policy solves the problem."""
-        return self.encode(self.task.policy_prompt(problem))
+        return self.encode(self._words("policy_prompt")(problem), before=_before(problem))
 
     def repair(self, problem: Problem, failed: str, anchor: str) -> tuple[int, ...]:
         """Prompt under which the policy repairs `failed`, shown `anchor`."""
         failed = self._fit(failed)
         anchor = anchor if anchor == problem.reference else self._fit(anchor)
-        return self.encode(self.task.repair_prompt(problem, failed, anchor))
+        text = self._words("repair_prompt")(problem, failed, anchor)
+        return self.encode(text, before=_before(problem))
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Ids of a prompt; in a chat, the task's cue for a base model ("Solution:") is left out at its end."""
+    def encode(self, text: str, *, before: Sequence[Turn] = ()) -> tuple[int, ...]:
+        """Ids of a prompt; in a chat, the task's cue for a base model ("Solution:") is left out at its end.
+
+        Args:
+          text: the user's message, or the end of a plain prompt.
+          before: turns that come before it.
+        """
         if not self.chat:
-            return tuple(tokenizers.encode_prompt(self.tokenizer, text))
+            return tuple(tokenizers.encode_prompt(self.tokenizer, plain_turns(before) + text))
         text = text.removesuffix(getattr(self.task, "answer_cue", "")).rstrip()
-        return tuple(encode_chat(self.tokenizer, text, enable_thinking=self.enable_thinking))
+        turns = [*before, {"role": "user", "content": text}]
+        return tuple(encode_chat(self.tokenizer, turns, enable_thinking=self.enable_thinking))
+
+    def completion(self, text: str) -> tuple[int, ...]:
+        """Ids of a completion that has finished: it ends as a turn of the chat does, or with EOS."""
+        if self.end is None:
+            return tuple(tokenizers.encode_completion(self.tokenizer, text))
+        return (*tokenizers.encode_text(self.tokenizer, text), self.end)
+
+    def _words(self, name: str) -> Callable[..., str]:
+        """The task's text of this name; in a chat, the one that it has for chats, if any."""
+        own = getattr(self.task, name)
+        return getattr(self.task, f"chat_{name}", own) if self.chat else own
 
     def _fit(self, text: str) -> str:
         """Text without its end where it takes more tokens read than written, as unusual token sequences may."""
@@ -69,21 +95,39 @@ class Prompts:
         return text
 
 
+def _before(problem: Problem) -> Sequence[Turn]:
+    return problem.meta.get("messages", ())
+
+
+def plain_turns(turns: Sequence[Turn]) -> str:
+    """Turns as text before a plain prompt: one paragraph each, named by who speaks; a system text without a name.
+
+    Example:
+      >>> plain_turns([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}])
+      'Be brief.\\n\\nUser: 1 + 1?\\n\\n'
+    """
+    names = {"system": "", "developer": ""}
+    return "".join(
+        names.get(turn["role"], f"{turn['role'].capitalize()}: ") + turn["content"] + "\n\n"
+        for turn in turns
+    )
+
+
 def make_prompts(
     task: Any, tokenizer: Any, model_config: ml_collections.ConfigDict, *, draft_tokens: int = 0
 ) -> Prompts:
     """Prompts as `config.model` asks.
 
     Args:
-      task: whose texts.
+      task: whose texts. In a chat it may give others: `chat_policy_prompt` and `chat_repair_prompt`.
       tokenizer: of the policy.
       model_config: reads prompt_format and enable_thinking.
       draft_tokens: see `Prompts`.
     Returns:
       Prompts.
     Raises:
-      ValueError: chat is asked of a tokenizer without a template, or enable_thinking = False of one without that
-        switch.
+      ValueError: chat is asked of a tokenizer without a template, or of one whose template ends turns in a way that
+        it has no token for; or enable_thinking = False of one without that switch.
     """
     chat = model_config.prompt_format == "chat"
     if model_config.prompt_format == "auto":
@@ -93,58 +137,110 @@ def make_prompts(
             "model.prompt_format = 'chat': the checkpoint has no chat template (neither chat_template.jinja nor"
             " chat_template in tokenizer_config.json); set it to plain, or take the instruct version"
         )
+    if chat:
+        check_closing(tokenizer, "set model.prompt_format to plain")
     thinking = model_config.enable_thinking
-    if chat and not thinking and _render(tokenizer, "", True) == _render(tokenizer, "", False):
+    asked = [{"role": "user", "content": ""}]
+    if (
+        chat
+        and not thinking
+        and _render(tokenizer, asked, True) == _render(tokenizer, asked, False)
+    ):
         raise ValueError(
             "model.enable_thinking = False: the chat template has no such switch; set it to True"
         )
-    return Prompts(task, tokenizer, chat, thinking, draft_tokens)
+    end = tokenizers.end_of_turn(tokenizer) if chat else None
+    return Prompts(task, tokenizer, chat, thinking, draft_tokens, end)
 
 
-def encode_chat(tokenizer: Any, text: str, *, enable_thinking: bool = True) -> list[int]:
-    """Ids of a chat with one message of the user, up to where the assistant begins.
+def check_closing(tokenizer: Any, otherwise: str) -> None:
+    """Refuse a chat template whose turns end in a text that is no token: completions would run on into the next turn.
 
-    Where the text spells out no special token, these are the ids of `tokenizer.apply_chat_template`. Where it does,
+    Args:
+      tokenizer: with a chat template.
+      otherwise: what to do without a chat, for the message.
+    Raises:
+      ValueError: names the text and EOS.
+    """
+    text, end = tokenizers.closing(tokenizer)
+    if end is None and text.strip():
+        raise ValueError(
+            f"chat template: ends a turn with {text.strip()!r}, which is no token of the tokenizer, and EOS is"
+            f" {tokenizer.eos_token!r}, so that a completion would run on into the next turn; add it as a special token"
+            f" (tokenizer.json), or {otherwise}"
+        )
+
+
+def encode_chat(
+    tokenizer: Any, messages: str | Sequence[Turn], *, enable_thinking: bool = True
+) -> list[int]:
+    """Ids of a chat, up to where the assistant begins.
+
+    Where no text spells out a special token, these are the ids of `tokenizer.apply_chat_template`. Where one does,
     only the template's own special tokens become ids.
 
     Args:
       tokenizer: with a chat template.
-      text: of the message.
+      messages: turns in order; a text is one message of the user.
       enable_thinking: handed to the template; Qwen3 writes an empty block of thoughts where it is False.
     Returns:
       Token ids, nothing before or behind what the template writes.
     Raises:
-      ValueError: the template does not write the text in one piece, or does not render.
+      ValueError: the template does not write every text in one piece, or does not render.
     """
-    frame = _render(tokenizer, _PLACE, enable_thinking)
-    before, place, behind = frame.partition(_PLACE)
-    if not place or _PLACE in behind:
-        raise ValueError("chat template: does not write the user's message once, as it is")
-    rendered = _render(tokenizer, text, enable_thinking)
-    own = _special_ids(tokenizer, _encode(tokenizer, frame))
-    ids = _encode(tokenizer, rendered)
-    if _special_ids(tokenizer, ids) == own:
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    places = [_PLACE.format(number) for number in range(len(messages))]
+    frame = _render(tokenizer, _with(messages, places), enable_thinking)
+    for turn, place in zip(messages, places, strict=True):
+        if frame.count(place) != 1:
+            raise ValueError(
+                f"chat template: does not write the {turn['role']}'s message once, as it is"
+            )
+    ids = _encode(tokenizer, _render(tokenizer, messages, enable_thinking))
+    if _special_ids(tokenizer, ids) == _special_ids(tokenizer, _encode(tokenizer, frame)):
         return ids
-    if not (rendered.startswith(before) and rendered.endswith(behind)):
-        raise ValueError("chat template: what it writes around a message depends on the message")
-    message = rendered[len(before) : len(rendered) - len(behind)]
-    # What stands between the special tokens around the message is cut into tokens together with it.
-    head, tail = _last_special(tokenizer, before), _first_special(tokenizer, behind)
-    plain = before[head:] + message + behind[:tail]
-    return [
-        *_encode(tokenizer, before[:head]),
-        *tokenizers.encode_text(tokenizer, plain),
-        *_encode(tokenizer, behind[tail:]),
-    ]
+    return _encode_spelt(tokenizer, messages, enable_thinking)
 
 
-def _render(tokenizer: Any, text: str, enable_thinking: bool) -> str:
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}],
-        add_generation_prompt=True,
-        tokenize=False,
-        enable_thinking=enable_thinking,
-    )
+def _encode_spelt(tokenizer: Any, messages: Sequence[Turn], enable_thinking: bool) -> list[int]:
+    """Ids where a text spells out special tokens: these are marked while the template renders, then put back."""
+    specials = sorted(_specials(tokenizer), key=len, reverse=True)
+    texts = [turn["content"] for turn in messages]
+    mark = next(c for c in map(chr, _MARKS) if not any(c in text for text in texts))
+    any_special = "|".join(map(re.escape, specials))
+
+    def marked(text: str) -> str:
+        return re.sub(any_special, lambda m: f"{mark}{specials.index(m[0])}{mark}", text)
+
+    def unmarked(text: str) -> str:
+        return re.sub(f"{mark}(\\d+){mark}", lambda m: specials[int(m[1])], text)
+
+    rendered = _render(tokenizer, _with(messages, [marked(t) for t in texts]), enable_thinking)
+    ids: list[int] = []
+    for part in re.split(f"((?:{any_special})+)", rendered):
+        own = re.match(any_special, part)
+        ids += (
+            _encode(tokenizer, part) if own else tokenizers.encode_text(tokenizer, unmarked(part))
+        )
+    return ids
+
+
+def _with(messages: Sequence[Turn], texts: Sequence[str]) -> list[Turn]:
+    return [{**turn, "content": text} for turn, text in zip(messages, texts, strict=True)]
+
+
+def _render(tokenizer: Any, messages: Sequence[Turn], enable_thinking: bool) -> str:
+    try:
+        return tokenizer.apply_chat_template(
+            [dict(turn) for turn in messages],
+            add_generation_prompt=True,
+            tokenize=False,
+            enable_thinking=enable_thinking,
+        )
+    except jinja2.TemplateError as error:
+        roles = ", ".join(turn["role"] for turn in messages)
+        raise ValueError(f"chat template: cannot write turns of {roles}: {error}") from error
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
@@ -158,15 +254,6 @@ def _special_ids(tokenizer: Any, ids: Sequence[int]) -> list[int]:
 
 def _specials(tokenizer: Any) -> dict[str, int]:
     return {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
-
-
-def _last_special(tokenizer: Any, text: str) -> int:
-    """Where the text behind its last special token begins."""
-    return max((text.rfind(s) + len(s) for s in _specials(tokenizer) if s in text), default=0)
-
-
-def _first_special(tokenizer: Any, text: str) -> int:
-    return min((text.find(s) for s in _specials(tokenizer) if s in text), default=len(text))
 
 
 def prompt_widths(prompts: Prompts, completion: int, *, references: bool) -> tuple[int, int]:

@@ -97,6 +97,7 @@ class Steps:
         self.name = f"{whole.name}_steps"
         self.tokenizer_name = whole.tokenizer_name
         self.step_separator, self.answer_marker = whole.step_separator, whole.answer_marker
+        self.answer_cue = getattr(whole, "answer_cue", "")
         # Evaluation on whole problems goes through the same sampler, so that its budget must hold them.
         self.completion_tokens = whole.completion_tokens
         # A solution from a file is not bound by the budget of completions.
