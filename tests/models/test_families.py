@@ -105,7 +105,7 @@ def test_a_completion_ends_at_any_of_several_stop_tokens(checkpoints, tmp_path):
     first, second = (int(answer["greedy"][at]) for at in (20, 4))
     edit(folder, "generation_config.json", eos_token_id=[first, second])
     policy = policies.load_policy(folder)
-    assert tokenizers.stop_ids(policy.tokenizer) == (first, second, 112)
+    assert set(tokenizers.stop_ids(policy.tokenizer)) == {first, second, 112}
     sample = sampler.make_sampler(
         policy.config,
         num_samples=1,
