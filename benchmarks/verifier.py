@@ -3,10 +3,11 @@
 Host side. Reads: a JSONL file of pairs; optionally GSM8K and ProcessBench. Writes: a table on
 standard output, and JSON to --out.
 
-Usage: python benchmarks/verifier.py [--pairs tests/verify/labelled.jsonl] [--gsm8k test.jsonl ...]
+Usage: python benchmarks/verifier.py [--pairs tests/verify/labelled.jsonl ...] [--gsm8k test.jsonl ...]
            [--golds aime24.jsonl ...] [--processbench gsm8k.json] [--out benchmarks/results/verifier.json]
 
-A pair is {"category", "gold", "prediction", "label"}. math-verify is asked with its defaults, gold
+A pair is {"category", "gold", "prediction", "label"}; a completion has a label for each way to look for
+its answer, {"category", "gold", "completion", "strict", "flexible"}. math-verify is asked with its defaults, gold
 and prediction through its `parse`, the gold in dollar signs. Speed is processor time of one thread.
 """
 
@@ -27,13 +28,35 @@ from jaxrl_reason.verify import judge, processbench, steps
 
 Rates = dict[str, dict[str, float]]
 
-DEFAULT_PAIRS = pathlib.Path(__file__).parents[1] / "tests" / "verify" / "labelled.jsonl"
+_SETS = pathlib.Path(__file__).parents[1] / "tests" / "verify"
+DEFAULT_PAIRS = [_SETS / "labelled.jsonl", _SETS / "adversarial.jsonl"]
+DEFAULT_COMPLETIONS = _SETS / "completions.jsonl"
 REPEATS = 5
 
 
 def ours(prediction: str, gold: str) -> bool:
     """Whether our verifier calls the pair correct."""
-    return judge.judge(prediction, gold, 2.0)[0] == "correct"
+    try:
+        return judge.judge(prediction, gold, 2.0)[0] == "correct"
+    except judge.UnreadableGold:
+        return False
+
+
+def modes(path: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Precision and recall of both ways to look for an answer, on completions with both labels."""
+    completions = [json.loads(line) for line in path.read_text().splitlines()]
+    found = {}
+    for name, check in (("strict", judge.judge), ("flexible", judge.judge_leniently)):
+        paid = [check(c["completion"], c["gold"], 2.0)[0] == "correct" for c in completions]
+        hits = sum(p and c[name] for p, c in zip(paid, completions, strict=True))
+        right = sum(c[name] for c in completions)
+        precision, recall = hits / max(1, sum(paid)), hits / right
+        found[name] = {"right": right, "precision": precision, "recall": recall}
+        print(
+            f"{name:9} {len(completions)} completions, {right} of them right: precision {precision:.3f}, "
+            f"recall {recall:.3f}"
+        )
+    return found
 
 
 def math_verify() -> Callable[[str, str], bool] | None:
@@ -130,13 +153,14 @@ def golds(paths: list[pathlib.Path]) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=pathlib.Path, default=DEFAULT_PAIRS)
+    parser.add_argument("--pairs", type=pathlib.Path, nargs="*", default=DEFAULT_PAIRS)
+    parser.add_argument("--completions", type=pathlib.Path, default=DEFAULT_COMPLETIONS)
     parser.add_argument("--gsm8k", type=pathlib.Path, nargs="*", default=[])
     parser.add_argument("--golds", type=pathlib.Path, nargs="*", default=[], help="of task math")
     parser.add_argument("--processbench", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     options = parser.parse_args()
-    pairs = [json.loads(line) for line in options.pairs.read_text().splitlines()]
+    pairs = [json.loads(line) for path in options.pairs for line in path.read_text().splitlines()]
     result = {
         "machine": platform.machine(),
         "python": platform.python_version(),
@@ -157,6 +181,7 @@ def main() -> None:
         counts = f"{row['positives']}+{row['negatives']}"
         cells = [cell(n, category, r) for n in ("ours", "math_verify") for r in ("tpr", "fpr")]
         print(f"{category:16} {counts:>9} {cells[0]} {cells[1]}   {'':12} {cells[2]} {cells[3]}")
+    result["modes"] = modes(options.completions)
     result["gsm8k_answers_per_s"] = speed([str(i * 7 % 10_000) for i in range(5000)])
     print(f"{result['gsm8k_answers_per_s']:,.0f} GSM8K answers per second of one core")
     if options.gsm8k:

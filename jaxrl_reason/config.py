@@ -80,6 +80,9 @@ def _task() -> ml_collections.ConfigDict:
     c.max_pass_rate = 1.0  # in [0, 1]: nor those that were solved more often
     c.verify_workers = 2  # processes that compare answers, for gsm8k and math; 0: in this process
     c.verify_timeout_s = 2.0  # seconds for one answer, > 0
+    # strict | flexible, for gsm8k and math: where no answer is marked (a box, ####, "the answer is"), the number of the
+    # final sentence is none, or is it
+    c.extract = "strict"
     c.second_opinion = False  # bool: math-verify is asked too, and disagreements are counted
     # Where steps end: blank_line | newline | step_k | sentence | code_line | tokens:N, see verify/step_rules.py;
     # empty: as the task says

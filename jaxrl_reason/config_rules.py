@@ -85,6 +85,7 @@ TOKEN_WISE = ("prime", "ppo")
 CHOICES = {
     "task.name": ("arithmetic", "code", "countdown", "game24", "gsm8k", "knights", "math"),
     "task.expert_order": ("random", "left"),
+    "task.extract": ("strict", "flexible"),
     "task.step_end": ("eos", "separator"),
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "full", "dots"),

@@ -93,5 +93,8 @@ def _source(c: ml_collections.ConfigDict) -> sources.Source:
 
 def _checker(c: ml_collections.ConfigDict) -> checking.Checker:
     return checking.Checker(
-        c.verify_workers, timeout_s=c.verify_timeout_s, second_opinion=c.second_opinion
+        c.verify_workers,
+        timeout_s=c.verify_timeout_s,
+        extract=c.extract,
+        second_opinion=c.second_opinion,
     )

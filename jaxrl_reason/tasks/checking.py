@@ -14,6 +14,7 @@ from jaxrl_reason.types import Verdict
 from jaxrl_reason.verify import answers
 from jaxrl_reason.verify.pool import Pair, VerifyPool
 
+_LENIENT = "jaxrl_reason.verify.judge:judge_leniently"
 _SECOND = "jaxrl_reason.verify.second_opinion:judge"
 
 
@@ -25,6 +26,8 @@ class Checker:
     Args:
       workers: processes, >= 0; 0: compare in this process, where the clock alone bounds a hostile answer.
       timeout_s: seconds for one answer, > 0.
+      extract: "strict" | "flexible": whether the number of the final sentence counts where no answer is marked; how
+        often it did is counted.
       second_opinion: math-verify is asked as well, in a worker of its own, and disagreements are counted; verdicts
         stay ours.
     Raises:
@@ -34,21 +37,32 @@ class Checker:
       'wrong'
     """
 
-    def __init__(self, workers: int = 0, *, timeout_s: float = 2.0, second_opinion: bool = False):
+    def __init__(
+        self,
+        workers: int = 0,
+        *,
+        timeout_s: float = 2.0,
+        extract: str = "strict",
+        second_opinion: bool = False,
+    ):
         if second_opinion and importlib.util.find_spec("math_verify") is None:
             raise ValueError(
                 "task.second_opinion = True: needs math-verify; pip install 'math-verify>=0.9'"
             )
         self._timeout_s = timeout_s
         self._pool = VerifyPool(workers, timeout_s=timeout_s) if workers else None
-        self._second = None
+        self._flexible = extract == "flexible"
+        self._lenient = self._second = None
+        if self._flexible and workers:
+            self._lenient = VerifyPool(1, timeout_s=timeout_s, check=_LENIENT)
         if second_opinion:
             self._second = VerifyPool(max(1, workers), timeout_s=timeout_s, check=_SECOND)
-        for pool in (self._pool, self._second):
+        for pool in (self._pool, self._lenient, self._second):
             if pool is not None:
                 weakref.finalize(self, pool.close)  # at exit too
         self._lock = threading.Lock()
         self._compared = self._disagreed = 0
+        self._answered = self._unmarked = 0
 
     def __call__(self, pairs: Sequence[Pair]) -> list[Verdict]:
         """One verdict per pair, in their order.
@@ -56,11 +70,9 @@ class Checker:
         Raises:
           ValueError: a gold answer cannot be read.
         """
-        if self._pool is not None:
-            verdicts = self._pool.verify(pairs)
-        else:
-            seconds = self._timeout_s
-            verdicts = [answers.verify_answer(t, gold, timeout_s=seconds) for t, gold in pairs]
+        verdicts = self._verified(pairs, self._pool, "strict")
+        if self._flexible:
+            verdicts = self._with_unmarked(pairs, verdicts)
         if self._second is not None:
             others = self._second.verify(pairs)
             differ = [a.reward != b.reward for a, b in zip(verdicts, others, strict=True)]
@@ -69,9 +81,37 @@ class Checker:
                 self._disagreed += sum(differ)
         return verdicts
 
+    def _verified(
+        self, pairs: Sequence[Pair], pool: VerifyPool | None, extract: str
+    ) -> list[Verdict]:
+        if pool is not None:
+            return pool.verify(pairs)
+        seconds = self._timeout_s
+        return [
+            answers.verify_answer(text, gold, timeout_s=seconds, extract=extract)
+            for text, gold in pairs
+        ]
+
+    def _with_unmarked(self, pairs: Sequence[Pair], verdicts: list[Verdict]) -> list[Verdict]:
+        """Verdicts with those of the lenient reading where the strict one finds no answer."""
+        places = [i for i, verdict in enumerate(verdicts) if verdict.reason == "unparsable"]
+        found = (
+            self._verified([pairs[i] for i in places], self._lenient, "flexible") if places else []
+        )
+        verdicts = list(verdicts)
+        for place, verdict in zip(places, found, strict=True):
+            verdicts[place] = verdict
+        with self._lock:
+            self._answered += len(pairs)
+            self._unmarked += sum(verdict.reason != "unparsable" for verdict in found)
+        return verdicts
+
     def metrics(self) -> dict[str, float]:
-        """Share of verdicts with which math-verify disagreed since the last call; nothing where it was not asked."""
+        """Since the last call: share of verdicts with which math-verify disagreed, and of completions that mark no
+        answer and were read by their final sentence; nothing of what was not asked."""
         with self._lock:
             compared, disagreed = self._compared, self._disagreed
-            self._compared = self._disagreed = 0
-        return {"verifier/disagree_frac": disagreed / compared} if compared else {}
+            answered, unmarked = self._answered, self._unmarked
+            self._compared = self._disagreed = self._answered = self._unmarked = 0
+        found = {"verifier/disagree_frac": disagreed / compared} if compared else {}
+        return found | ({"verifier/flexible_frac": unmarked / answered} if answered else {})

@@ -2,9 +2,9 @@ r"""Outcome of a completion: the one call that tasks and notebooks make.
 
 Host side. Reads: nothing. Writes: nothing.
 
-Strict on purpose: an answer that cannot be read is "unparsable", which is counted apart from
-"wrong". Text is read by a grammar of our own into exact fractions or numbers of fifty digits
-(`verify.judge` lists the conventions); nothing is ever evaluated as a program.
+Strict on purpose, unless asked otherwise: an answer that cannot be read is "unparsable", which is
+counted apart from "wrong". Text is read by a grammar of our own into exact fractions or numbers of
+fifty digits and more (`verify.judge` lists the conventions); nothing is ever evaluated as a program.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from __future__ import annotations
 from fractions import Fraction
 
 from jaxrl_reason.types import Verdict
-from jaxrl_reason.verify import extract, judge
+from jaxrl_reason.verify import judge
+from jaxrl_reason.verify.extract import MAX_CHARS, final_answer
 from jaxrl_reason.verify.lexer import MAX_DIGITS
-
-MAX_CHARS = extract.MAX_CHARS
 
 __all__ = ["MAX_CHARS", "MAX_DIGITS", "check_gold", "final_answer", "parse_number", "verify_answer"]
 
-final_answer = extract.final_answer
+EXTRACTS = {"strict": judge.judge, "flexible": judge.judge_leniently}
 
 
-def verify_answer(completion: str, gold: str, *, timeout_s: float = 2.0) -> Verdict:
+def verify_answer(
+    completion: str, gold: str, *, timeout_s: float = 2.0, extract: str = "strict"
+) -> Verdict:
     r"""Reward 1 if the completion's final answer and `gold` are the same answer.
 
     The answer is what the last `\boxed{...}` holds; without a box, the line after the last "####";
     without that, the sentence after the last "answer is"; without any of them, the completion
     itself if it is one line and nothing but an answer. A last box that never closes is unparsable:
-    earlier ones were not final.
+    earlier ones were not final. So is an answer that the words around it deny or hedge: "not 5",
+    "5 or 6", "I doubt that the answer is 5".
 
     Safe in any thread, since no signal and no process is used: sizes are bounded before anything
     is computed, and the clock is looked at in between, so a call ends within timeout_s and a few
@@ -38,12 +40,14 @@ def verify_answer(completion: str, gold: str, *, timeout_s: float = 2.0) -> Verd
       completion: text of a policy, however hostile.
       gold: number, expression, tuple, set, interval, matrix, equation, choice letter or words.
       timeout_s: seconds, > 0.
+      extract: "strict", or "flexible": without any of the places above, the number of the final
+        sentence is the answer ("Therefore, Tom has 23 apples."), unless it is hedged.
     Returns:
       Verdict with reason correct, wrong, unparsable or timeout. `answer` is a number in lowest
       terms ("1/2" for 0.5) where it is rational, so that equal answers are equal texts, as
       majority votes need; else cleaned text; None where unparsable.
     Raises:
-      ValueError: gold cannot be read, or timeout_s is not positive.
+      ValueError: gold cannot be read, or timeout_s is not positive, or `extract` is another word.
     Example:
       >>> verify_answer(r"so we get \boxed{1,200.50}", "1200.5")
       Verdict(reward=1.0, answer='2401/2', reason='correct')
@@ -51,10 +55,14 @@ def verify_answer(completion: str, gold: str, *, timeout_s: float = 2.0) -> Verd
       'correct'
       >>> verify_answer("I tried 5, 6, 7", "7").reason
       'unparsable'
+      >>> verify_answer("5 + 18 = 23. So Tom has 23 apples.", "23", extract="flexible").reward
+      1.0
     """
     if not timeout_s > 0:
         raise ValueError(f"timeout_s = {timeout_s}: must be > 0 seconds")
-    reason, answer = judge.judge(completion, gold, timeout_s)
+    if extract not in EXTRACTS:
+        raise ValueError(f"extract = {extract!r}: must be one of {', '.join(EXTRACTS)}")
+    reason, answer = EXTRACTS[extract](completion, gold, timeout_s)
     return Verdict(float(reason == "correct"), answer, reason)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from jaxrl_reason.verify import cursor, vocabulary
+from jaxrl_reason.verify import cursor, names, vocabulary
 from jaxrl_reason.verify.lexer import Unreadable
 
 
@@ -43,10 +43,13 @@ class Enclosed(cursor.Cursor):
         tree = self.items()
         if self.sees("|", "mid", ":"):
             self.take()
-            tree = self.items()  # {x | x > 0} is the same as x > 0
+            condition = self.items()
             self.expect("}", "rbrace")
             self.bars = bars
-            return tree
+            found = names.built(tree, condition)  # {x | x > 0} is the same as x > 0
+            if found is None:
+                raise Unreadable("a set whose condition is on nothing that is in it")
+            return found
         self.bars = bars
         self.expect("}", "rbrace")
         return ("set", *(tree[1:] if tree[0] == "list" else (tree,)))

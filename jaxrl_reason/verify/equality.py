@@ -12,18 +12,14 @@ from __future__ import annotations
 import itertools
 from fractions import Fraction
 
-from jaxrl_reason.verify import numeric, realsets, sameness, signs, values, vocabulary
+from jaxrl_reason.verify import names, numeric, realsets, sameness, signs, values, vocabulary
 from jaxrl_reason.verify.lexer import Unreadable
 from jaxrl_reason.verify.sameness import variables
 
 MAX_ITEMS = 64
 MAX_SIGNS = 4  # of plus-minus in one answer
 
-_CONTAINERS = tuple("list set seq matrix union minus some ratio rel based empty".split())
-_DIFFERENTIALS = [("var", "d"), ("var", "partial")]
-_NAMES = [("var", f) for f in "fghFGH"]
-_INVERSES = [("pow", ("var", f), ("neg", ("num", Fraction(1)))) for f in "fgh"]  # f^{-1}(x)
-_FUNCTIONS = _NAMES + _INVERSES
+_CONTAINERS = tuple("list set seq matrix union minus some ratio rel based empty such".split())
 _INFINITE = ("inf",)
 
 
@@ -50,6 +46,10 @@ def equal(gold: tuple, answer: tuple, deadline: float) -> bool:
 
 def _normal(tree: tuple) -> tuple:
     """Plus-minus written out, inequalities as intervals, names before "=" taken off both sides."""
+    if tree[0] == "list":
+        items = names.without_counter(list(tree[1:]))
+        tree = items[0] if len(items) == 1 else ("list", *items)
+    tree = names.counter_named(tree)
     if tree[0] == "rel":
         both = signs.both(tree)
         return _normal_relation(tree) if len(both) == 1 else ("list", *both)
@@ -78,7 +78,7 @@ def _normal_relation(tree: tuple) -> tuple:
     if "~" in operators:
         # x = 1/3 ~ 0.333 says 1/3; x ~ 11 has nothing more exact to say.
         first = operators.index("~")
-        if first == 0 and _is_name(sides[0]) and len(sides) == 2:
+        if first == 0 and names.is_name(sides[0]) and len(sides) == 2:
             return ("rel", ("=",), *sides)
         exact = ("rel", operators[:first], *sides[: first + 1]) if first else sides[0]
         return _normal(exact)
@@ -89,7 +89,7 @@ def _normal_relation(tree: tuple) -> tuple:
         return tree if bounds is None else ("some", bounds)  # 1 < x < 3 is no pair of 1 and 3
     if set(operators) == {"="} and len(sides) > 2:
         # x = 2y = 6: a name and steps towards a value. The steps must agree with one another.
-        head, rest = (sides[:1], sides[1:]) if _is_name(sides[0]) else ([], sides)
+        head, rest = (sides[:1], sides[1:]) if names.is_name(sides[0]) else ([], sides)
         for a, b in itertools.pairwise(rest):
             if not equal(a, b, float("inf")):
                 return tree
@@ -106,29 +106,13 @@ def _bounds(tree: tuple) -> dict[str, list[tuple]]:
             item = ("rel", ("!=",), unequal, item)  # x != 2, 3
         if item[0] != "rel":
             return {}
-        names = [side for side in item[2:] if side[0] == "var" and side != vocabulary.REALS]
+        bounded = [side for side in item[2:] if side[0] == "var" and side != vocabulary.REALS]
         said = _normal(item)
-        if len(names) != 1 or not (said[0] == "seq" or realsets.is_set(said)):
+        if len(bounded) != 1 or not (said[0] == "seq" or realsets.is_set(said)):
             return {}
-        unequal = names[0] if item[1] == ("!=",) else None
-        found.setdefault(names[0][1], []).append(said)
+        unequal = bounded[0] if item[1] == ("!=",) else None
+        found.setdefault(bounded[0][1], []).append(said)
     return found
-
-
-def _is_name(tree: tuple) -> bool:
-    """A variable, or a function of variables: what may stand before "=" as a mere name."""
-    if tree[0] == "var":
-        return True
-    if tree[0] == "seq":
-        return all(n[0] == "var" for n in tree[3:])
-    if tree[0] == "mul":
-        if tree[1] in _INVERSES:
-            return tree[2][0] == "var"
-        return tree[1][0] == "var" and tree[2][0] in ("var", "num", "seq", "mul", "const")
-    if tree[0] == "div":  # m/n = 5/9, dy/dx = 2x
-        parts = [n[2] if n[0] == "mul" and n[1] in _DIFFERENTIALS else n for n in tree[1:]]
-        return parts[0][0] == parts[1][0] == "var"
-    return tree[0] == "func" and len(tree) > 2 and all(n[0] == "var" for n in tree[2:])
 
 
 def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
@@ -136,7 +120,9 @@ def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
     minus_infinity = ("neg", _INFINITE)
     turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
     # 0 < f(x) < 1 bounds f(x) as 0 < y < 1 bounds y.
-    sides = [s[1] if s[0] == "mul" and s[1] in _NAMES and s[2][0] == "var" else s for s in sides]
+    sides = [
+        s[1] if s[0] == "mul" and s[1] in names.CALLED and s[2][0] == "var" else s for s in sides
+    ]
     if len(sides) == 2:
         (left, right), operator = sides, operators[0]
         if right[0] == "var" and not variables(left):
@@ -144,7 +130,7 @@ def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
         if left[:2] == ("func", "abs") and not variables(right):
             return _between(left[2], operator, right)
         if left[0] != "var" or variables(right):
-            return None
+            return _solved(left, operator, right)
         if operator == "!=":
             return ("minus", vocabulary.REALS, ("set", *signs.written_out(right)))
         if operator[0] == "<":
@@ -160,16 +146,37 @@ def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
     return None
 
 
-def _between(inside: tuple, operator: str, bound: tuple) -> tuple | None:
-    """|x - 3| < 5 as an interval, |x - 3| > 5 as two; None where it is not linear in one name."""
-    names = variables(inside)
-    if len(names) != 1 or operator == "!=":
+def _solved(left: tuple, operator: str, right: tuple) -> tuple | None:
+    """-x > -1 as an interval; None where it is not linear in one name."""
+    line = _line(("add", left, ("neg", right)))
+    if line is None:
+        return None
+    start, slope = line
+    turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
+    bound = ("num", -start / slope)
+    return _interval((operator if slope > 0 else turned[operator],), [("var", "x"), bound])
+
+
+def _line(tree: tuple) -> tuple[Fraction, Fraction] | None:
+    """Value at zero and slope of a tree that is linear in its one variable; else None."""
+    found = variables(tree)
+    if len(found) != 1 or any(node[0] in _CONTAINERS for node in sameness.nodes(tree)):
         return None
     # No deadline reaches here, and none is needed: an answer is small, and the size of its values has limits.
-    at = [values.evaluate(inside, {n: Fraction(i) for n in names}, float("inf")) for i in range(3)]
-    if not all(isinstance(v, Fraction) for v in at) or at[2] - at[1] != at[1] - at[0] != 0:
+    at = [values.evaluate(tree, {n: Fraction(i) for n in found}, float("inf")) for i in range(4)]
+    if not all(isinstance(v, Fraction) for v in at):
         return None
-    slope, start = abs(at[1] - at[0]), at[0] if at[1] > at[0] else -at[0]
+    slope = at[1] - at[0]
+    return (at[0], slope) if slope and at[2] - at[1] == slope == at[3] - at[2] else None
+
+
+def _between(inside: tuple, operator: str, bound: tuple) -> tuple | None:
+    """|x - 3| < 5 as an interval, |x - 3| > 5 as two; None where it is not linear in one name."""
+    line = None if operator == "!=" else _line(inside)
+    if line is None:
+        return None
+    start, slope = line
+    start, slope = (start, slope) if slope > 0 else (-start, -slope)
 
     def end(sign: int) -> tuple:
         signed = bound if sign > 0 else ("neg", bound)
@@ -194,6 +201,10 @@ def _equal(a: tuple, b: tuple, deadline: float) -> bool:
         if {a[0], b[0]} & {"list", "set"}:
             return False
     kinds = {a[0], b[0]}
+    if kinds == {"such"}:
+        return all(
+            _equal(_normal(x), _normal(y), deadline) for x, y in zip(a[1:], b[1:], strict=True)
+        )
     if kinds == {"rel"}:
         return _relations_equal(a, b, deadline)
     if "rel" in kinds:
@@ -235,6 +246,8 @@ def _matched(a: tuple, b: tuple) -> tuple[tuple, tuple]:
             a = _stripped(a, names_a)
         elif names_b and not names_a:
             b = _stripped(b, names_b)
+        elif names_a and names_b and (None in names_a) != (None in names_b):
+            a, b = _stripped(a, names_a), _stripped(b, names_b)  # x_1 = 2, x_2 = 3 and x = 2, 3
     elif b[0] in ("list", "set") and a[0] == "seq" and _names(b):
         b = _stripped(b, _names(b))
     return a, b
@@ -244,29 +257,30 @@ def _names(tree: tuple) -> list[str | None] | None:
     """Names of a list whose entries are "x = 1" (or, behind a first "x = 1", bare values)."""
     if tree[0] not in ("list", "set") or tree[1][0] != "rel":
         return None
-    names = []
+    found = []
     for item in tree[1:]:
-        if item[0] != "rel" or item[1] != ("=",) or not _is_name(item[2]):
-            names.append(None)
-        else:
-            names.append(repr(item[2]))
-    return names
+        named = item[0] == "rel" and item[1] == ("=",) and names.is_name(item[2])
+        found.append(repr(item[2]) if named else None)
+    return found
 
 
-def _stripped(tree: tuple, names: list[str | None]) -> tuple:
+def _stripped(tree: tuple, said: list[str | None]) -> tuple:
     items = tuple(_unnamed(item) for item in tree[1:])
-    given = [n for n in names if n is not None]
-    if len(set(given)) == 1:
+    given = [n for n in said if n is not None]
+    letters = [
+        item[2][1] if item[0] == "rel" and item[2][0] == "var" else None for item in tree[1:]
+    ]
+    if len(set(given)) == 1 or names.group(letters):  # x_1 = 2, x_2 = 3 are two values of x
         return ("list", *items)
     if len(given) == len(items) == len(set(given)):
         # Values of different names: their order is that of the names, as in (x, y).
-        order = sorted(range(len(items)), key=lambda i: names[i])
+        order = sorted(range(len(items)), key=lambda i: said[i])
         return ("seq", "(", ")", *(items[i] for i in order))
     return tree
 
 
 def _unnamed(tree: tuple) -> tuple:
-    if tree[0] == "rel" and tree[1] == ("=",) and len(tree) == 4 and _is_name(tree[2]):
+    if tree[0] == "rel" and tree[1] == ("=",) and len(tree) == 4 and names.is_name(tree[2]):
         # x = x + 1 gives x no value. i and e are letters of names here, as in a_i.
         right = tree[3]
         if tree[2][0] != "var" or tree[2][1] not in variables(right):
@@ -286,8 +300,9 @@ def _relations_equal(a: tuple, b: tuple, deadline: float) -> bool:
         return True
     if a[1] == ("=",) and len(a) == 4 and {a[2], b[2]} & {("var", "y")}:
         given = b[2] if a[2] == ("var", "y") else a[2]  # y = x^2 and f(x) = x^2
-        if given[0] == "mul" and given[2] == ("var", "x") and given[1] in _FUNCTIONS:
+        if given[0] == "mul" and given[2] == ("var", "x") and given[1] in names.FUNCTIONS:
             return _equal(a[3], b[3], deadline)
+    b = _argument_renamed(a, b)
     if a[1] == ("=",) and len(a) == 4 and (sameness.calls(a, b) or sameness.calls(b, a)):
         return _equal(a[3], b[3], deadline)
     if a[1] not in (("=",), ("<",), ("<=",)) or variables(a) != variables(b):
@@ -303,6 +318,17 @@ def _relations_equal(a: tuple, b: tuple, deadline: float) -> bool:
     return (
         None not in cleared and cleared != plain and _proportional(*cleared, deadline) is not None
     )
+
+
+def _argument_renamed(a: tuple, b: tuple) -> tuple:
+    """f(t) = t + 1 as f(x) = x + 1, where the other equation is of f(x)."""
+    first, second = a[2], b[2]
+    if not (first[0] == second[0] == "mul" and first[1] == second[1] and first[1] in names.CALLED):
+        return b
+    x, t = first[2], second[2]
+    if x == t or not x[0] == t[0] == "var" or x[1] in variables(b):
+        return b
+    return sameness.renamed(b, t[1], x[1])
 
 
 def _ascending(tree: tuple) -> tuple:

@@ -3,132 +3,247 @@ r"""Where a completion states its final answer.
 Host side. Reads: nothing. Writes: nothing.
 
 Strict on purpose: a number somewhere in the text is no answer, it must stand in a place that says
-so. The last such place counts, so that a policy may correct itself.
+so. The last such place counts, so that a policy may correct itself, and none of them does if the
+words around it take it back (`verify.doubt`).
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
+
+from jaxrl_reason.verify import doubt
 
 MAX_CHARS = 1_000_000  # longest completion that is searched
 MAX_ANSWER_CHARS = 2000  # longest answer that is read
 
+_BOXES = (r"\boxed", r"\fbox", r"\framebox")
+_MARKS = ("####", "<answer>", *_BOXES)
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])")
-_FENCE = re.compile(r"\\([$()\[\]])")
-_JOIN = re.compile(r"[$\])\s]*+(?:[,;]|(?:,\s*+)?\\?(?:text\{)?\s*+(?:and|or)(?:\s*+\})?)[$\[(\s]*")
+# What may stand between boxes of one list, once TeX's spaces, fonts and dollar signs are gone.
+_LAYOUT = re.compile(
+    r"\\(?:(?:quad|qquad|enspace|thinspace|text|textrm|textnormal|mbox|mathrm|hspace)(?![a-zA-Z])"
+    r"|[,;:! ()\[\]])"
+)
+_BLANKS = str.maketrans("$~{}&", "     ")
+_JOINS = frozenset(
+    ", ; and or ,and ,or andalso ,andalso aswellas ,aswellas orelse ormaybe ,ormaybe orperhaps".split()
+)
+_PERCENT = re.compile(r"[$\s]*+(?:\\[,;:! ]\s*+)?\\?%")
 _PHRASE = re.compile(
-    r"answer\W{0,6}(?:is|are|=|:|would be|should be|must be|(?=\s\*{0,2}(?:\$|\\[(\[])))(?=[\s:*$\\(=-]|\d|\Z)"
+    r"answer\W{0,6}(?:is|are|=|:|would be|should be|must be|(?=\s\*{0,2}(?:\$|\\[(\[])))"
+    r"(?=[\s:*$\\(=-]|\d|\Z|(?<=:)[a-j]\b)"
+)
+_ABOUT = re.compile(r"answer (?:to|for|of) ")  # the answer to the question is
+_ABOUT_IT = re.compile(r"(?:\bis|\bare|:)(?=[\s:*$\\(=-])")
+_MAX_ABOUT = 120  # characters from "answer to" to "is"
+# Where a model goes on with a question of its own, or speaks after the end of its turn.
+_TURN = re.compile(
+    r"\n[ \t]*+(?:#{1,4} ?)?(?:human|user|question|q|problem|instruction|input) ?[0-9]{0,2}:|\[inst\]",
+    re.I,
+)
+_DIGIT = re.compile(r"\d")
+_TURN_ENDS = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<|im_start|>",
+)
+_NO_ANSWER_LINE = re.compile(
+    r"\s*+(?:step|end|conclusion|solution|explanation|note|verification|check|checking|summary|done)\b",
+    re.I,
 )
 _HEADING = re.compile(r"[#*][#*\s]*(?:the\s+)?(?:final\s+|correct\s+)?")  # "## Answer", then 15
 _UNDER_IT = re.compile(r"answer([\s*:]*+)")
 _LEAD = re.compile(
     r"[\s:=*]*(?:(?>is|thus|therefore|option|choice|simply|just|exactly|then|hence|indeed"
-    r"|clearly|equal to|given by)\b[\s:*]*)*",
+    r"|clearly|equal to|given by|approximately|about|roughly|around)\b[\s:*]*)*",
     re.I,
 )
 # Where the sentence ends, or goes on with reasons and with what is nearly the same.
 _STOP = re.compile(
-    r"[.!?](?=\s|\*|$)|\n|;? I hope\b|,?\s(?:since|because)\s"
-    r"|,?\sas (?:required|desired|claimed|expected)\b"
+    r"[.!?](?=\s|\*|$)|\n|;? I hope\b|[,\s]\s?(?:since|because)\s|,\sas\s"
+    r"|\sas (?:required|desired|claimed|expected)\b|,\s?not\s|[,\s]\s?(?:rather than|instead of)\s"
+    r"|\s\((?:that is|i\.e\.|which is|not)[\s,]|,\s?(?:which|but)\s(?=[a-z])"
     r"|(?:,?\s(?:or|which is)\s|\s\((?:or\s)?)(?:approximately|about|roughly)\s"
 )
 _MAX_BOXES = 8  # that stand side by side
 
 
+class Place(NamedTuple):
+    """Where an answer stands: its text, None where there is none that is stood by."""
+
+    text: str | None
+    start: int = 0
+    end: int = 0  # behind it
+    percent: bool = False  # a percent sign stands behind its box
+
+
 def final_answer(completion: str) -> str | None:
-    r"""The text in the place of the final answer, whatever it says; None without such a place.
+    r"""The text in the place of the final answer; None without such a place, or if it is taken back.
 
     The place is the last `\boxed{...}`; boxes joined by nothing but a comma, "and" or "or" are one
     list. What stands behind "</think>" goes before the thoughts, and <answer>...</answer> before
     boxes elsewhere. Without a box: the line after the last "####"; without that: the sentence after the last
     "answer is" or "answer:". A last box that never closes is no answer, and earlier ones were not
-    final.
+    final. What follows the end of the turn, or a question that the model puts to itself, is not read.
 
     Args:
       completion: any text; over MAX_CHARS it counts as having no answer.
     Returns:
-      Text without white space around it; None: no place, or over MAX_ANSWER_CHARS.
+      Text without white space around it; None: no place, "not 5" and the like, or over
+      MAX_ANSWER_CHARS.
     Example:
       >>> final_answer(r"\boxed{3}, no: \boxed{\frac{1}{2}}")
       '\\frac{1}{2}'
-      >>> final_answer("The answer is: 7. I checked it.")
-      '7'
+      >>> final_answer("The answer is: 7. I checked it."), final_answer(r"I doubt it is \boxed{7}")
+      ('7', None)
     """
+    found = place(completion)
+    return None if found is None else found.text
+
+
+def place(completion: str) -> Place | None:
+    """The place of the final answer; None: no words and no mark of the completion say so."""
     if len(completion) > MAX_CHARS:
         return None
-    if "</think>" in completion:
-        behind = completion[completion.rfind("</think>") + 8 :]
-        if has_place(behind) or "answer" in behind.lower():
-            completion = behind
-    start = completion.rfind("<answer>")
-    if start != -1 and "\\boxed" not in completion[start:]:
-        return _tagged(completion[start + 8 :])
-    if "\\boxed" in completion or "\\fbox" in completion or "\\framebox" in completion:
-        return _last_boxes(completion)
-    start = completion.rfind("####")
-    if start != -1:
-        return _first_line(completion[start + 4 :])
+    completion = own_turn(completion)
+    found = _place(completion)
+    if found is None or found.text is None:
+        return found
+    refused = doubt.taken_back(completion, found.start, found.end)
+    return found._replace(text=None) if refused else found
+
+
+def own_turn(completion: str, *, marked: bool = True) -> str:
+    r"""What a model says before it ends its turn, or asks itself the next question.
+
+    Args:
+      completion: any text.
+      marked: what comes before the question must have a place for its answer; else a number will do.
+
+    Example:
+      >>> own_turn("Answer: 7\n\nQuestion: What is 1 + 1?\nAnswer: 2")
+      'Answer: 7\n'
+    """
+    for mark in _TURN_ENDS:
+        if mark in completion:
+            at = completion.index(mark)
+            if completion[:at].strip():
+                completion = completion[:at]
+    begin = _behind_thoughts(completion)
+    if marked:
+        answered = _first_place(completion, begin)
+    else:
+        digit = _DIGIT.search(completion, begin)
+        answered = digit.start() if digit else None
+    turn = None if answered is None else _TURN.search(completion, answered)
+    return completion[: turn.start()] if turn else completion
+
+
+def _first_place(completion: str, begin: int) -> int | None:
+    """Where the first mark or "answer is" begins."""
+    found = [at for mark in _MARKS if (at := completion.find(mark, begin)) != -1]
     lowered = completion.lower()
-    if "answer" not in lowered or len(lowered) != len(completion):
+    said = _PHRASE.search(lowered, begin) if len(lowered) == len(completion) else None
+    return min([*found, *([said.start()] if said else [])], default=None)
+
+
+def _behind_thoughts(completion: str) -> int:
+    at = completion.rfind("</think>") + 8
+    if at >= 8 and (has_place(completion[at:]) or "answer" in completion[at:].lower()):
+        return at
+    return 0
+
+
+def _place(completion: str) -> Place | None:
+    begin = _behind_thoughts(completion)
+    start = completion.rfind("<answer>", begin)
+    if start != -1 and "\\boxed" not in completion[start:]:
+        return _tagged(completion, start)
+    if any(mark in completion[begin:] for mark in _BOXES):
+        return _last_boxes(completion, begin)
+    start = len(completion)
+    while (start := completion.rfind("####", begin, start)) != -1:
+        text, end = _first_line(completion, start + 4)
+        earlier = completion.rfind("####", begin, start) != -1
+        if not (earlier and _NO_ANSWER_LINE.match(text or "")):  # a heading
+            return Place(text, start, end)
+    return _phrase(completion, begin)
+
+
+def _phrase(completion: str, begin: int) -> Place | None:
+    """The sentence behind the last "answer is"."""
+    lowered = completion.lower()
+    if len(lowered) != len(completion):
         return None
-    start = max(lowered.rfind("answer"), 0)
-    while start != -1:
+    start = len(lowered)
+    while (start := lowered.rfind("answer", begin, start)) != -1:
         match = _PHRASE.match(lowered, start)
         if match:
-            return _sentence(completion[match.end() :])
+            return _sentence(completion, start, match.end())
         under = _UNDER_IT.match(lowered, start)
         if (
             under
             and "\n" in under[1]
             and _HEADING.fullmatch(lowered, lowered.rfind("\n", 0, start) + 1, start)
         ):
-            return _sentence(completion[under.end() :])
-        start = lowered.rfind("answer", 0, start)
+            return _sentence(completion, start, under.end())
+        if _ABOUT.match(lowered, start):
+            stop = _STOP.search(lowered, start, start + _MAX_ABOUT)
+            said = _ABOUT_IT.search(lowered, start, stop.start() if stop else start + _MAX_ABOUT)
+            if said:
+                return _sentence(completion, start, said.end())
     return None
 
 
-def _tagged(text: str) -> str | None:
+def _tagged(completion: str, start: int) -> Place:
     """What stands between <answer> and </answer>, or behind "answer is" in there."""
-    end = text.find("</answer>")
-    inner = text[:end].strip() if 0 <= end <= MAX_ANSWER_CHARS else ""
+    begin, end = start + 8, completion.find("</answer>", start)
+    inner = completion[begin:end].strip() if 0 <= end - begin <= MAX_ANSWER_CHARS else ""
     if not inner or "<answer>" in inner:
-        return None
-    return final_answer(inner) if "answer" in inner.lower() or "####" in inner else inner
+        return Place(None, start, len(completion))
+    named = "answer" in inner.lower() or "####" in inner
+    return Place(final_answer(inner) if named else inner, start, end + len("</answer>"))
 
 
 def has_place(completion: str) -> bool:
-    """Whether the text names a place for its answer, readable or not."""
-    return any(mark in completion for mark in ("####", "<answer>")) or any(
-        mark in completion for mark in ("\\boxed", "\\fbox", "\\framebox")
-    )
+    """Whether the text has a mark for its answer, readable or not."""
+    return any(mark in completion for mark in _MARKS)
 
 
-def _last_boxes(text: str) -> str | None:
+def _last_boxes(text: str, begin: int) -> Place:
     # From the end, so that a text of a million boxes costs what its last ones cost.
     found: list[str] = []
-    end, after = len(text), None
+    end, after, last = len(text), None, len(text)
     while len(found) < _MAX_BOXES:
-        start = max(text.rfind(m, 0, end) for m in (r"\boxed", r"\fbox", r"\framebox"))
+        start = max(text.rfind(m, begin, end) for m in _BOXES)
         if start == -1:
             break
         box = _box_at(text, start)
         if box is None:
             if not found:
-                return None
+                return Place(None, start, len(text))
             break
         content, stop = box
         if after is not None and not (stop <= after and _joined(text[stop:after])):
             break
+        last = last if found else stop
         found.append(content)
         end = after = start
     found.reverse()
     if len(set(found)) > 1:
-        return ", ".join(found)
-    return found[-1] if found else None
+        return Place(", ".join(found), after, last)
+    percent = _PERCENT.match(text, last)
+    return Place(found[-1], after, last, percent is not None)
 
 
 def _joined(between: str) -> bool:
-    return len(between) < 40 and _JOIN.fullmatch(_FENCE.sub(r"\1", between)) is not None
+    if len(between) > 60:
+        return False
+    return "".join(_LAYOUT.sub(" ", between).translate(_BLANKS).split()) in _JOINS
 
 
 def _box_at(text: str, start: int) -> tuple[str, int] | None:
@@ -161,16 +276,19 @@ def _braced(text: str, start: int) -> tuple[str, int] | None:
     return None
 
 
-def _first_line(text: str) -> str | None:
-    text = text.lstrip()
-    end = text.find("\n")
-    line = (text if end == -1 else text[:end]).strip()
-    return line if len(line) <= MAX_ANSWER_CHARS else None
+def _first_line(text: str, begin: int) -> tuple[str | None, int]:
+    begin += len(text[begin:]) - len(text[begin:].lstrip())
+    end = text.find("\n", begin)
+    end = len(text) if end == -1 else end
+    line = text[begin:end].strip() if end - begin <= 2 * MAX_ANSWER_CHARS else ""
+    return (line if len(line) <= MAX_ANSWER_CHARS else None), end
 
 
-def _sentence(text: str) -> str | None:
-    text = text[: MAX_ANSWER_CHARS + 200]
-    text = text[_LEAD.match(text).end() :]
+def _sentence(completion: str, start: int, begin: int) -> Place:
+    """The place whose sentence begins at `begin`."""
+    text = completion[begin : begin + MAX_ANSWER_CHARS + 200]
+    lead = _LEAD.match(text).end()
+    text = text[lead:]
     bold = text.find("**")
     if bold > 0 and text.count("**", 0, bold + 3) == 1:
         text = text[:bold]  # the lead took the mark that opens it
@@ -182,8 +300,9 @@ def _sentence(text: str) -> str | None:
         head, tail = "", text
     match = _STOP.search(tail)
     sentence = (head + (tail[: match.start()] if match else tail)).strip()
+    end = begin + lead + len(head) + (match.start() if match else len(tail))
     if sentence.endswith("*") and sentence.count("*") == 1:
         sentence = sentence[:-1].strip()  # the lead took its partner
     if sentence.endswith("}") and sentence.count("{") < sentence.count("}"):
         sentence = sentence[:-1].strip()  # {"answer": 15}
-    return sentence if len(sentence) <= MAX_ANSWER_CHARS else None
+    return Place(sentence if len(sentence) <= MAX_ANSWER_CHARS else None, start, end)

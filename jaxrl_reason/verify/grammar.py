@@ -90,7 +90,7 @@ class _Parser(enclosed.Enclosed):
     def ratio(self) -> tuple:
         terms = [self.union()]
         while self.sees(":") or self.sees("to", kinds=("text",)):
-            if self.bars and terms[0][0] in ("var", "seq"):
+            if self.bars and (terms[0][0] in ("var", "seq") or self.relation_follows()):
                 break  # {x : x > 0}
             self.take()
             if self.sees("="):  # :=
@@ -148,7 +148,8 @@ class _Parser(enclosed.Enclosed):
         if token is None or token.kind == "text":
             return token is not None and len(token.text.strip()) == 1
         if token.kind == "num":
-            return self.tokens[self.at - 1].kind not in ("num", "word")
+            before = self.tokens[self.at - 1]
+            return before.kind not in ("num", "word") and before.text != "circ"
         if token.kind == "word":
             return not (token.text == "U" and self.sees("(", "[", "{", ahead=1))
         if token.kind == "op":

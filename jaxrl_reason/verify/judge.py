@@ -18,6 +18,7 @@ of integration may be called c or C.
 from __future__ import annotations
 
 import functools
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -25,9 +26,12 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from jaxrl_reason.verify import (
+    doubt,
     equality,
     extract,
+    floats,
     grammar,
+    lastly,
     lexer,
     sameness,
     unfinished,
@@ -51,7 +55,9 @@ _LABELLED = re.compile(
 )
 _FORMULA = re.compile(r"\\[(\[]|\$\$?")
 _FORMULA_ENDS = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
+_TWO_SENTENCES = re.compile(r"[.!?]\s+\w|;")
 _HOUR = re.compile(r"\d{1,2}:0\d")  # 12:05, which as a ratio would be 12:5
+_TIME = re.compile(r"(?:[01]?\d|2[0-4]):[0-5]\d")  # may be a time; a ratio too, in its lowest terms
 _WORDS = re.compile(r"[^\W\d_]+(?:[\s'\-.,()&]+[^\W\d_]+)*")
 _EULER = re.compile(r"(?<=[0-9])e(?=\s*[+-]\s*[0-9])")  # 2e-1, where e is wanted
 _WORDS_AND_NUMBERS = re.compile(r"[A-Za-z]{3,}(?:[ ,.:#-]{1,3}(?:[A-Za-z]+|[0-9]+))+")  # March 14
@@ -82,7 +88,7 @@ class Answer(NamedTuple):
 
 
 def judge(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None]:
-    r"""Reason and extracted answer.
+    r"""Reason and extracted answer; the answer must stand in a place that says so.
 
     Args:
       completion: text of a policy, however hostile.
@@ -96,6 +102,22 @@ def judge(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None
       >>> judge(r"so \boxed{\frac{\sqrt{2}}{2}}", r"1/\sqrt{2}", 1.0)
       ('correct', '\\frac{\\sqrt{2}}{2}')
     """
+    return _checked(completion, gold, timeout_s, lenient=False)
+
+
+def judge_leniently(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None]:
+    """As `judge`; but without any place for the answer, the number of the final sentence is it.
+
+    Example:
+      >>> judge_leniently("She adds 5 and 18. Therefore, Tom has 23 apples.", "23", 1.0)
+      ('correct', '23 apple^1')
+    """
+    return _checked(completion, gold, timeout_s, lenient=True)
+
+
+def _checked(
+    completion: str, gold: str, timeout_s: float, *, lenient: bool
+) -> tuple[str, str | None]:
     deadline = time.monotonic() + timeout_s
     expected = read_gold(gold)
     if not expected.readable:
@@ -103,7 +125,12 @@ def judge(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None
             f"gold answer {gold[:80]!r}: cannot be read, so nothing can be compared with it"
         )
     try:
-        return _judged(completion, expected, deadline)
+        reason, answer = "unparsable", None
+        for found in _readings(lexer.plain_signs(completion), expected, lenient=lenient):
+            reason, answer = _compared(found, expected, deadline)
+            if reason == "correct":
+                break
+        return reason, answer
     except values.OutOfTime:
         return "timeout", None
     except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError):
@@ -111,16 +138,15 @@ def judge(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None
         return "unparsable", None
 
 
-def _judged(completion: str, expected: Answer, deadline: float) -> tuple[str, str | None]:
-    answer = _read_completion(completion, expected)
-    if answer is None or not answer.readable:
+def _compared(answer: Answer, expected: Answer, deadline: float) -> tuple[str, str | None]:
+    if not answer.readable:
         return "unparsable", None
     if answer.tree is None and answer.value is None and answer.letter is None:
         if expected.words is None:
             return "unparsable", None  # words where maths is asked for
     same_unit = answer.unit is None or expected.unit is None
     if answer.value is not None and expected.value is not None and same_unit:
-        right = answer.value == expected.value
+        right = floats.same(expected.text, expected.value, answer.value)
         return ("correct" if right else "wrong"), str(answer.value)
     right = matches(expected, answer, deadline)
     text = canonical(answer, deadline)
@@ -195,6 +221,12 @@ def read(text: str) -> Answer:
             tree, unit, whole = whole, None, None
     found = letter or labelled
     tree = vocabulary.based(cleaned) or tree
+    if (
+        words
+        and " and " in plain
+        and (value := plain_number(wording.in_figures(plain))) is not None
+    ):
+        return _number_read(cleaned, value)  # two and a half
     if tree is not None and words and vocabulary.counted(plain.casefold()) is not None:
         tree = vocabulary.said(plain.casefold())  # six, which is no product of three letters
     if tree is None and (amount := units.compound(cleaned)):
@@ -249,6 +281,8 @@ def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
     labelled = _LABELLED.fullmatch(_plain(answer.text))
     if labelled:
         return matches(gold, read(labelled[3]), deadline)
+    if gold.value is not None and floats.is_float(gold.text) and answer.tree is not None:
+        return _near_float(gold, answer, deadline)
     answer = _as_asked(gold, answer)
     unevaluated = answer.tree is not None and unfinished.operations(answer.tree) - {"pow"}
     if unevaluated and (gold.tree is None or unfinished.is_finished(gold.tree)):
@@ -259,6 +293,21 @@ def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
         if tree is not None and equality.equal(gold.tree[1], tree, deadline):
             return True
     return _quantities_match(gold, answer, deadline)
+
+
+def _near_float(gold: Answer, answer: Answer, deadline: float) -> bool:
+    """Whether an expression has the value that a program rounded to a gold float."""
+    if answer.tree[0] == "rel" and answer.tree[1] == ("=",) and answer.tree[2][0] == "var":
+        answer = answer._replace(tree=answer.tree[3])
+    if sameness.variables(answer.tree) or unfinished.operations(answer.tree) - {"pow"}:
+        return False
+    try:
+        value = values.evaluate(answer.tree, {}, deadline)
+    except Unreadable:
+        return False
+    if not isinstance(value, Fraction):
+        value = None if value.im else Fraction(value.re)
+    return value is not None and floats.same(gold.text, gold.value, value)
 
 
 def _as_asked(gold: Answer, answer: Answer) -> Answer:
@@ -276,7 +325,9 @@ def _quantities_match(gold: Answer, answer: Answer, deadline: float) -> bool:
     a, b = _tree(gold), _tree(answer)
     if a is None or b is None:
         return False
-    if a[0] == b[0] == "ratio" and (_is_clock(gold) or _is_clock(answer)):
+    if a[0] == b[0] == "ratio" and any(
+        _is_clock(t) or _TIME.fullmatch(t.text) for t in (gold, answer)
+    ):
         return a == b and (gold.unit == answer.unit or None in (gold.unit, answer.unit))
     if (a[0] == "ratio" and _is_clock(gold)) or (b[0] == "ratio" and _is_clock(answer)):
         return False  # of any other a:b the value is a/b
@@ -299,6 +350,11 @@ def _quantities_match(gold: Answer, answer: Answer, deadline: float) -> bool:
 
 
 def _is_clock(answer: Answer) -> bool:
+    """Whether hours and minutes alone can be meant: am or pm, 12:05, or 12:30, which is no ratio in lowest terms."""
+    if _TIME.fullmatch(answer.text) and answer.tree is not None and answer.tree[0] == "ratio":
+        hours, minutes = (int(part) for part in answer.text.split(":"))
+        if math.gcd(hours, minutes) > 1:
+            return True
     named = answer.unit is not None and answer.unit.dimension in ((("am", 1),), (("pm", 1),))
     return named or _HOUR.fullmatch(answer.text) is not None
 
@@ -340,29 +396,53 @@ def canonical(answer: Answer, deadline: float) -> str | None:
     return text.encode("utf-8", "replace").decode()
 
 
-def _read_completion(completion: str, gold: Answer) -> Answer | None:
-    text = extract.final_answer(completion)
-    if text is not None:
-        return read(text)
-    if len(completion) > MAX_BARE_CHARS or extract.has_place(completion):
+def _readings(completion: str, gold: Answer, *, lenient: bool) -> list[Answer]:
+    """What a completion answers; twice where it can be read in two ways."""
+    place = extract.place(completion)
+    if place is not None:
+        if place.text is None:
+            return []
+        answer = read(place.text)
+        if not place.percent or "%" in place.text:
+            return [answer]
+        return [
+            read(rf"{{{place.text}}}\%"),
+            answer,
+        ]  # a percentage, asked for with or without its sign
+    if len(completion) > extract.MAX_CHARS:
+        return []
+    bare = _bare(completion, gold)
+    if bare is not None or not lenient:
+        return [] if bare is None else [bare]
+    text = lastly.number(extract.own_turn(completion, marked=False))
+    return [] if text is None else [read(text)]
+
+
+def _bare(completion: str, gold: Answer) -> Answer | None:
+    """A completion that is nothing but an answer, which needs no mark; words are none, but for the gold ones."""
+    text = completion.strip()
+    if len(text) > MAX_BARE_CHARS or "\n" in text or not text:
         return None
-    bare = completion.strip()
-    if "\n" in bare or not bare:
-        return None
-    # A completion that is nothing but an answer needs no mark; words are none, but for the gold ones.
-    formula = _only_formula(bare)
-    answer = read(bare if formula is None else formula)
+    formula = _only_formula(text)
+    answer = read(text if formula is None else formula)
     if answer.tree is None and answer.value is None and answer.letter is None:
         return answer if answer.words is not None and answer.words == gold.words else None
     return answer
 
 
 def _only_formula(text: str) -> str | None:
-    """The formula of a sentence that holds one and no more."""
+    """The formula of a sentence that holds one and no more, and stands by it."""
     found = list(_formulas(text))
     if len(found) != 1 or len(found[0]) == len(text):
         return None
-    return found[0] if any(c.isalpha() for c in text.replace(found[0], "")) else None
+    start = text.index(found[0])
+    end = start + len(found[0])
+    rest = text[:start] + text[end:]
+    if not any(c.isalpha() for c in rest) or any(c.isdigit() for c in rest):
+        return None
+    if _TWO_SENTENCES.search(rest) or doubt.taken_back(text, start, end, weighed=True):
+        return None
+    return found[0]
 
 
 def _formulas(text: str) -> Iterator[str]:

@@ -10,12 +10,15 @@ import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
+from jaxrl_reason.verify import fonts
+
 MAX_TOKENS = 600
 MAX_DIGITS = 1000  # in one number
 
 _SYMBOLS = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ",
     "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∛": r"\cbrt ", "°": r"^\circ ",
+    "º": r"^\circ ", "˚": r"^\circ ",
     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ",
     "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "≈": r"\approx ", "⩽": r"\le ", "⩾": r"\ge ",
     "∨": r"\lor ", "ℝ": r"\mathbb{R}", "′": "'", "’": "'", "⟨": r"\langle ", "⟩": r"\rangle ",
@@ -31,14 +34,10 @@ _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 # Layout that carries no meaning.
 _LAYOUT = re.compile(
     r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathstrut|hfill"
-    r"|blacksquare|checkmark|qed|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|boldmath|centering|(?:text)?color\s*\{[^{}]*\}"
+    r"|blacksquare|checkmark|qed|tiny|small|normalsize|large|Large|LARGE|huge|Huge|boldmath|centering|(?:text)?color\s*\{[^{}]*\}"
     r"|phantom\{[^{}]*\}|rule\{[^{}]*\}\{[^{}]*\})(?![a-zA-Z])"
 )
 _SPACES = re.compile(r"(?<!\\)\\(?:[;:>! ]|(?:quad|qquad|enspace|thinspace)(?![a-zA-Z]))|~|&nbsp;")
-_FONT = re.compile(
-    r"\\(?:mathbf|underline|underbar|boldsymbol|bm|mathit|mathnormal|mathsf|mathcal|ensuremath|pmb)"
-    r"\s*+(?=\{)"
-)
 _ROWS = re.compile(r"\\(?:begin|end)\s*\{(?:align|aligned|split|gather|gathered|equation)\*?\}")
 _NUMBER_TEXT = re.compile(r"\{\s*\\(?:text|mathrm)\s*\{\s*([0-9.]+)\s*\}\s*\}")
 _GROUPED = re.compile(r"(?<![\d.,])\d++(?:(?:\{,\}|\\,|,\\!)\d++)+")
@@ -71,6 +70,22 @@ _TOKEN = re.compile(
 )
 
 
+_DEGREE = re.compile(r"(?<!\^)(?<!\{)\\degree(?![a-zA-Z])")
+_BRACED_COMMA = re.compile(r"\{\s*+,\s*+(?:\\!\s*+)?\}(?=\d)")
+_WIDE_COMMA = re.compile(r",\\!\s++(?=\d)")
+# Signs of other scripts around an answer in English, and what is there and cannot be seen.
+_SIGNS = str.maketrans(
+    {"\u3002": ".", "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u3001": ","}
+    | {
+        wide: chr(ord(wide) - 0xFEE0)
+        for wide in "\uff0c\uff0e\uff1a\uff1b\uff01\uff1f\uff08\uff09\uff05\uff1d\uff0d\uff0b\uff0f"
+    }
+    | dict.fromkeys(
+        "\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff\u00ad\ufe0f", ""
+    )
+)
+
+
 class Token(NamedTuple):
     """One token: kind is num, cmd, word, text or op; `spaced`: white space stands before it."""
 
@@ -82,6 +97,16 @@ class Token(NamedTuple):
 
 class Unreadable(ValueError):
     """Text that is no answer this package can read, or one beyond its size limits."""
+
+
+def plain_signs(text: str) -> str:
+    r"""Text with ASCII punctuation for full-width one and without characters that nobody sees.
+
+    Example:
+      >>> plain_signs("Answer\uff1a4\u200b2\u3002")
+      'Answer:42.'
+    """
+    return text if text.isascii() else text.translate(_SIGNS)
 
 
 def clean(text: str) -> str:
@@ -97,23 +122,25 @@ def clean(text: str) -> str:
     """
     text = text.strip()
     if not text.isascii():
-        text = _to_ascii_maths(text)
+        text = _to_ascii_maths(plain_signs(text)).strip()
     if "\\" in text or "~" in text:
-        text = _LAYOUT.sub("", text)
+        text = fonts.without(_LAYOUT.sub("", text))
         text = _NO_TEXT.sub(" ", text)
         text = _TEXT_COMMA.sub(",", text)
         text = _NUMBER_TEXT.sub(r"{\1}", text)
         if "\\begin" in text:
             text = _without_rows(text)
+        text = _WIDE_COMMA.sub(r",\\!", _BRACED_COMMA.sub("{,}", text))
+        text = _DEGREE.sub(r"^\\circ ", text)
         text = _GROUPED.sub(_without_groups, text)
         text = _SPACES.sub(" ", text)
         text = re.sub(r"(?<!\\)\\,", " ", text).replace(r"\$", "$")
-        text = _FONT.sub("", text)
         text = re.sub(r"\\(?:[dtcs]|nice|flat)frac(?![a-z])", r"\\frac", text)
         text = re.sub(r"(\\\\)\[[0-9.]+(?:pt|em|ex|mm)\]", r"\1", text)
         text = _MATHS.sub("", text)
     else:
         text = text.replace("$$", "")
+        text = _BRACED_COMMA.sub("{,}", text)
         if "{,}" in text:
             text = _GROUPED.sub(_without_groups, text)
     text = text.replace("^{}", "").replace(r"\text{:}", ":").replace("{:}", ":")

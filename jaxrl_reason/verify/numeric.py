@@ -1,14 +1,15 @@
-"""Values of expressions: exact rationals where possible, else complex numbers of fifty digits.
+"""Values of expressions: exact rationals where possible, else complex numbers of fifty digits or more.
 
 Host side. Reads: nothing. Writes: nothing.
 
 Sizes are checked before anything large is computed. Functions expect decimal's context to be
-CONTEXT; what is undefined raises an ArithmeticError, as decimal itself does.
+one of `context`; what is undefined raises an ArithmeticError, as decimal itself does.
 """
 
 from __future__ import annotations
 
 import decimal
+import functools
 import math
 from decimal import Decimal
 from fractions import Fraction
@@ -17,18 +18,21 @@ from typing import NamedTuple
 from jaxrl_reason.verify.lexer import Unreadable
 
 PRECISION = 50  # digits that are carried
-AGREEMENT = Decimal(10) ** -30  # relative difference below which two irrational values are one
-_NOISE = Decimal(10) ** -42  # what is left of a sum whose terms cancel
+MORE_PRECISION = 150  # where two values agree at the first, so that pi + 10^{-31} is not pi
+_DISAGREEMENT = 20  # last digits in which two irrational values that are one may differ
+_NOISE = 8  # last digits that may be left of a sum whose terms cancel
 MAX_BITS = 60_000  # of an exact integer
 MAX_FACTORIAL = 4000
 _MAX_ANGLE = Decimal(10) ** 6
 
-CONTEXT = decimal.Context(prec=PRECISION, Emax=999_999, Emin=-999_999)
-PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
+PI = Decimal(
+    "3.1415926535897932384626433832795028841971693993751058209749445923078164062862089986280348253421170679"
+    "8214808651328230664709384460955058223172535940812848111745028410270193852110555964462294895493038196"
+)
 
 
 class Complex(NamedTuple):
-    """Real and imaginary part, each of PRECISION digits."""
+    """Real and imaginary part, of the digits of the context."""
 
     re: Decimal
     im: Decimal
@@ -38,8 +42,18 @@ Value = Fraction | Complex
 ZERO = Decimal(0)
 
 
-def same(a: Value, b: Value) -> bool:
-    """Whether two values are one: exactly if both are rational, else to thirty digits.
+@functools.cache
+def context(digits: int = PRECISION) -> decimal.Context:
+    """Decimal's context for values of so many digits."""
+    return decimal.Context(prec=digits, Emax=999_999, Emin=-999_999)
+
+
+def _noise() -> Decimal:
+    return Decimal(10) ** (_NOISE - decimal.getcontext().prec)
+
+
+def same(a: Value, b: Value, digits: int = PRECISION) -> bool:
+    """Whether two values are one: exactly if both are rational, else to all but the last twenty digits.
 
     Example:
       >>> same(Fraction(1, 3), Fraction(333333, 1000000))
@@ -48,10 +62,10 @@ def same(a: Value, b: Value) -> bool:
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a == b
     try:
-        with decimal.localcontext(CONTEXT):
+        with decimal.localcontext(context(digits)):
             x, y = to_complex(a), to_complex(b)
             scale = max(size(x), size(y))
-            return size(Complex(x.re - y.re, x.im - y.im)) <= scale * AGREEMENT
+            return size(Complex(x.re - y.re, x.im - y.im)) <= scale.scaleb(_DISAGREEMENT - digits)
     except decimal.DecimalException:
         return False
 
@@ -93,7 +107,7 @@ def add(a: Value, b: Value) -> Value:
     def part(p: Decimal, q: Decimal) -> Decimal:
         # sqrt(2) - sqrt(2), reached on two ways, is zero and not the rounding error of the last digit.
         total = p + q
-        return ZERO if abs(total) < _NOISE * max(abs(p), abs(q)) else total
+        return ZERO if abs(total) < _noise() * max(abs(p), abs(q)) else total
 
     return Complex(part(x.re, y.re), part(x.im, y.im))
 
@@ -218,34 +232,36 @@ def log(a: Value) -> Complex:
 
 
 def cos_sin(x: Decimal) -> tuple[Decimal, Decimal]:
-    """Cosine and sine of a real angle, to PRECISION digits."""
+    """Cosine and sine of a real angle."""
     if abs(x) > _MAX_ANGLE:
         raise Unreadable("too large an angle")
-    with decimal.localcontext(decimal.Context(prec=PRECISION + 12)):
+    digits, noise = decimal.getcontext().prec, _noise()
+    with decimal.localcontext(decimal.Context(prec=digits + 12)):
         x = x.remainder_near(2 * PI)
         x /= 16  # halves the work of the series; undone by doubling the angle four times
         cos, sin, term = Decimal(1), ZERO, Decimal(1)
-        for n in range(1, 60):
+        for n in range(1, digits + 10):
             term = term * x / n
             if n % 2:
                 sin += term if n % 4 == 1 else -term
             else:
                 cos += term if n % 4 == 0 else -term
-            if abs(term) < Decimal(10) ** -(PRECISION + 10):
+            if abs(term) < Decimal(10) ** -(digits + 10):
                 break
         for _ in range(4):
             cos, sin = cos * cos - sin * sin, 2 * sin * cos
-    return tuple(ZERO if abs(v) < _NOISE else +v for v in (cos, sin))
+    return tuple(ZERO if abs(v) < noise else +v for v in (cos, sin))
 
 
 def arctan(x: Decimal) -> Decimal:
-    """Arc tangent of a real number, to PRECISION digits."""
+    """Arc tangent of a real number."""
     if abs(x) > 1:
         return (PI / 2).copy_sign(x) - arctan(1 / x)
     for _ in range(4):  # halve the angle until the series is short
         x = x / (1 + (1 + x * x).sqrt())
     total, power, n = ZERO, x, 1
-    while abs(power) > Decimal(10) ** -(PRECISION + 4):
+    smallest = Decimal(10) ** -(decimal.getcontext().prec + 4)
+    while abs(power) > smallest:
         total += power / n if n % 4 == 1 else -power / n
         power *= x * x
         n += 2

@@ -116,10 +116,10 @@ def _end(tree: tuple, deadline: float) -> End | None:
 def _order(a: End, b: End) -> int:
     if a.infinite or b.infinite:
         return (a.infinite > b.infinite) - (a.infinite < b.infinite)
+    if isinstance(a.value, Fraction) and isinstance(b.value, Fraction):
+        return (a.value > b.value) - (a.value < b.value)
     if numeric.same(a.value, b.value):
         return 0
-    if all(isinstance(end.value, Fraction) for end in (a, b)):
-        return 1 if a.value > b.value else -1
     x, y = (numeric.to_complex(end.value).re for end in (a, b))
     return 1 if x > y else -1
 
@@ -160,15 +160,18 @@ def _rest(intervals: list[Interval]) -> list[Interval]:
 
 
 def _common(first: list[Interval], second: list[Interval]) -> list[Interval]:
-    found = []
-    for a in first:
-        for b in second:
-            down, up = _order(a.low, b.low), _order(a.high, b.high)
-            low, has_low = (a.low, a.has_low) if down > 0 else (b.low, b.has_low)
-            high, has_high = (a.high, a.has_high) if up < 0 else (b.high, b.has_high)
-            has_low = a.has_low and b.has_low if down == 0 else has_low
-            has_high = a.has_high and b.has_high if up == 0 else has_high
-            order = _order(low, high)
-            if order < 0 or order == 0 and has_low and has_high:
-                found.append(Interval(low, has_low, high, has_high))
-    return _joined(found)
+    found, i, j = [], 0, 0
+    while i < len(first) and j < len(second):  # both are in order
+        a, b = first[i], second[j]
+        down, up = _order(a.low, b.low), _order(a.high, b.high)
+        low, has_low = (a.low, a.has_low) if down > 0 else (b.low, b.has_low)
+        high, has_high = (a.high, a.has_high) if up < 0 else (b.high, b.has_high)
+        has_low = a.has_low and b.has_low if down == 0 else has_low
+        has_high = a.has_high and b.has_high if up == 0 else has_high
+        order = _order(low, high)
+        if order < 0 or order == 0 and has_low and has_high:
+            found.append(Interval(low, has_low, high, has_high))
+        i, j = i + (up <= 0), j + (up >= 0)
+    if len(found) > MAX_INTERVALS:
+        raise Unreadable(f"over {MAX_INTERVALS} intervals")
+    return found

@@ -63,10 +63,10 @@ def expressions_equal(a: tuple, b: tuple, deadline: float) -> bool:
     if len(names_a & names_b) and len(names_a - names_b) == len(names_b - names_a) == 1:
         (mine,), (other,) = names_a - names_b, names_b - names_a
         if {mine, other} <= _CONSTANTS:  # of integration, whose name is free
-            b, names_b = _renamed(b, other, mine), names_a
+            b, names_b = renamed(b, other, mine), names_a
     names = names_a | names_b
     if not names:
-        return numeric.same(values.evaluate(a, {}, deadline), values.evaluate(b, {}, deadline))
+        return _values_equal(a, b, deadline)
     kinds = {node[:2] if node[0] in ("func", "const") else node[:1] for node in nodes(a)}
     kinds |= {node[:2] if node[0] in ("func", "const") else node[:1] for node in nodes(b)}
     if kinds & {("fact",), ("binom",)}:
@@ -84,10 +84,21 @@ def expressions_equal(a: tuple, b: tuple, deadline: float) -> bool:
     return agreed is not None and agreed >= MIN_POINTS
 
 
-def _renamed(tree: tuple, old: str, new: str) -> tuple:
+def _values_equal(a: tuple, b: tuple, deadline: float) -> bool:
+    for digits in (numeric.PRECISION, numeric.MORE_PRECISION):
+        x, y = (values.evaluate(tree, {}, deadline, digits) for tree in (a, b))
+        if isinstance(x, Fraction) and isinstance(y, Fraction):
+            return x == y
+        if not numeric.same(x, y, digits):
+            return False
+    return True
+
+
+def renamed(tree: tuple, old: str, new: str) -> tuple:
+    """A tree with another name for a variable."""
     if tree == ("var", old):
         return ("var", new)
-    return tuple(_renamed(n, old, new) if isinstance(n, tuple) else n for n in tree)
+    return tuple(renamed(n, old, new) if isinstance(n, tuple) else n for n in tree)
 
 
 def calls(a: tuple, b: tuple) -> bool:

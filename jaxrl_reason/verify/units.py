@@ -12,7 +12,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from jaxrl_reason.verify import lexer
+from jaxrl_reason.verify import lexer, nouns
 
 MAX_CHARS = 80  # of a unit
 MAX_PIECES = 12  # words and operators of a unit
@@ -39,13 +39,16 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
         ("gram", "907184.74", "ton"),
         ("second", 1, "s sec second"), ("second", 60, "min minute"), ("second", 3600, "h hr hour"),
         ("second", "1/1000", "ms millisecond"), ("second", 86400, "day d"),
-        ("second", 604800, "week wk"), ("month", 1, "month mo"), ("month", 12, "year yr y"),
+        ("second", 604800, "week wk"), ("second", 1209600, "fortnight"),
+        ("month", 1, "month mo"), ("month", 12, "year yr y"), ("month", 120, "decade"),
+        ("month", 1200, "century"),
         ("dollar", 1, "$ dollar buck usd"), ("dollar", "1/100", "cent ¢"),
         ("euro", 1, "€ euro eur"), ("sterling", 1, "£ gbp"), ("yen", 1, "¥ yen"),
         ("rupee", 1, "₹ rupee"), ("degree", 1, "deg degree"), ("radian", 1, "rad radian"),
         ("kelvin", 1, "kelvin k"), ("ampere", 1, "a amp ampere"), ("mole", 1, "mol mole"),
         ("bit", 1, "bit"), ("bit", 8, "byte"), ("unit", 1, "unit"),
-        ("unit", 12, "dozen"), ("gallon", 1, "gallon gal"), ("gallon", "1/4", "quart qt"),
+        ("am", 1, "am"), ("pm", 1, "pm"),
+        ("gallon", 1, "gallon gal"), ("gallon", "1/4", "quart qt"),
         ("gallon", "1/8", "pint pt"), ("gallon", "1/16", "cup"),
     ]  # fmt: skip
     found = {}
@@ -79,15 +82,20 @@ def _table() -> dict[str, tuple[Fraction, dict[str, int]]]:
 
 _UNITS = _table()
 DOLLAR = Unit(Fraction(1), (("dollar", 1),))
-SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}  # powers of ten
-# Words that make something else of the number before them.
-_NO_UNIT = frozenset(
-    "or and not minus plus times squared cubed factorial to than of over divided if is are was but "
-    "i so no wait maybe about per point half quarter percent pct percentage x pi e sqrt then because since "
-    "sin cos tan log ln mod choose base the approximately more less except all any positive negative "
-    "even odd real integer integers numbers where for with when".split()
-)
-
+SCALES = {
+    "hundred": 2,
+    "thousand": 3,
+    "lakh": 5,
+    "million": 6,
+    "crore": 7,
+    "billion": 9,
+    "trillion": 12,
+}  # powers of ten; fmt: skip
+_PARTS = {
+    "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
+    "tenth": 10, "eleventh": 11, "twelfth": 12, "fifteenth": 15, "sixteenth": 16, "twentieth": 20, "hundredth": 100,
+    "thousandth": 1000, "millionth": 10**6,
+}  # fmt: skip
 _WRAP = re.compile(r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|rm|textbf|textit)\s*+\{")
 _NAMED = r"\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
 _QUOTIENT = re.compile(rf"\\frac\s*{_NAMED}\s*{_NAMED}")
@@ -102,6 +110,11 @@ _NAMED_TAIL = re.compile(r"(?<=[A-Za-z0-9)}])\s*\\(?:text|mathrm)\s*\{([A-Za-z ]
 _OF = re.compile(r"of (?:the|a|an|all|her|his|its|their) [a-z' -]+", re.I)  # 5/8 of the cake
 _PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([A-Za-z]++)")
 _COMPOUND = re.compile(rf"{_PART.pattern}(?:(?:\s*,)?\s*(?:and\s+)?{_PART.pattern}){{1,3}}\.?")
+_SQUARES = ("square", "sq", "cubic", "cu")
+_DECIMAL = re.compile(r"[+-]?\d{1,30}(?:\.\d{1,30})?")
+_ONE = re.compile(
+    r"[+-]?(?:1|0?\.\d++|0\.\d++|\d{1,9}\s?/\s?\d{1,9}|\\frac\{?\d{1,9}\}?\{?\d{1,9}\}?|one)"
+)
 _POWER = re.compile(r"\^\s*\{?(-?[1-4])\}?$")
 
 
@@ -136,17 +149,17 @@ def split(text: str) -> tuple[str, Unit | None]:
     if not any(c.isdigit() or c in ")}" for c in number):
         return text, None
     words = plain[start:].strip()
-    scale, words = _scale(words)
-    scaled = rf"({number})\times 10^{{{scale}}}" if scale else number
+    scaled, words = _scaled(number, words)
     if not words:
         return scaled, None
-    if _OF.fullmatch(words):
+    if _OF.fullmatch(words) and not any(map(nouns.changes, words.split()[2:])):
         return scaled, None
-    if words.lower() in ("percent", "percentage", "pct"):
+    if words.lower() in ("percent", "percentage", "pct", "per cent"):
         return f"({scaled})%", None
-    unit = _parse(words)
+    one = _ONE.fullmatch(number) is not None
+    unit = _parse(words, one=one)
     if unit is None and (named := _NAMED_TAIL.search(text)):  # 3a + 2b dollars
-        unit, scaled = _parse(named[1].strip()), text[: named.start()]
+        unit, scaled = _parse(named[1].strip(), one=one), text[: named.start()]
     return (text, None) if unit is None else (scaled, unit)
 
 
@@ -193,29 +206,53 @@ def _unwrapped(text: str) -> str:
     return "".join([*pieces, text[at:]])
 
 
-def _scale(words: str) -> tuple[int, str]:
+def _scaled(number: str, words: str) -> tuple[str, str]:
+    """Five hundred thousand people, 5 tenths of a mile, 5 dozen: the number with its scale, and the other words."""
+    power = 0
     first, _, rest = words.partition(" ")
-    if first.lower() in SCALES:
-        return SCALES[first.lower()], rest.strip()
-    return 0, words
+    while first.lower() in SCALES:
+        power += SCALES[first.lower()]
+        first, _, rest = rest.strip().partition(" ")
+    name = first.lower()
+    part = (
+        _PARTS.get("half" if name == "halves" else name.removesuffix("s"))
+        if name.endswith("s")
+        else None
+    )
+    if part is not None or name in ("dozen", "dozens"):
+        if part is not None:
+            number = rf"\frac{{{number}}}{{{part}}}"
+        elif _DECIMAL.fullmatch(number):
+            number = str(12 * Fraction(number))
+        else:
+            number = rf"12({number})"
+        first, _, rest = rest.strip().partition(" ")
+    if power:
+        number = rf"({number})\times 10^{{{power}}}"
+    return number, f"{first} {rest}".strip()
 
 
-def _parse(words: str) -> Unit | None:
+def _parse(words: str, *, one: bool) -> Unit | None:
+    """Unit of measurement, or what is counted; None: words that may change the number before them."""
     words = words.replace(r"\cdot", "*").replace("²", "^2").replace("³", "^3")
     words = "^".join(part.strip() for part in words.split("^"))
     pieces = [p for p in re.split(r"(/|\bper\b|\*|\s)", words) if p.strip()]
-    if len(pieces) > MAX_PIECES:
+    if len(pieces) > MAX_PIECES or not pieces:
         return None
-    factor, dimension, sign, pending = Fraction(1), {}, 1, 1
-    unknown: list[str] = []
-    for piece in pieces:
+    measure, pieces = _split_measure(pieces)
+    if pieces is None:
+        return None
+    factor, dimension, sign, pending, unknown = Fraction(1), {}, 1, 1, []
+    for piece in [*measure, *pieces]:
         if piece in ("/", "per"):
-            sign = -1
+            if unknown and not nouns.counts(unknown, one=one):
+                return None
+            sign, unknown, one = -1, [], True
             continue
         if piece == "*":
             continue
         lowered = piece.lower().strip(".")
-        if lowered in ("square", "sq", "cubic", "cu"):
+        if lowered in _SQUARES:
             pending = 2 if lowered.startswith("s") else 3
             continue
         match = _POWER.search(piece)
@@ -223,19 +260,32 @@ def _parse(words: str) -> Unit | None:
         name = _POWER.sub("", piece).strip(".")
         known = _lookup(name)
         if known is None:
-            if name.lower() in _NO_UNIT or not re.fullmatch(r"[A-Za-z][A-Za-z\-']+", name):
+            if not re.fullmatch(r"[A-Za-z][A-Za-z\-']+", name):
                 return None
             unknown.append(name.lower())
-            if len(unknown) > 4:
-                return None
             known = (Fraction(1), {_singular(name.lower()): 1})
         factor *= known[0] ** power
         for key, exponent in known[1].items():
             dimension[key] = dimension.get(key, 0) + exponent * power
         pending = 1
+    if unknown and not nouns.counts(unknown, one=one):
+        return None
     if pending != 1:
         dimension["unit"] = dimension.get("unit", 0) + pending  # "5 square" is 5 square units
-    return Unit(*_pack(factor, dimension)) if pieces else None
+    return Unit(*_pack(factor, dimension))
+
+
+def _split_measure(pieces: list[str]) -> tuple[list[str], list[str] | None]:
+    """What goes before "per" or a sign, and the noun phrase behind the last of them without its trimmings."""
+    at = max((i + 1 for i, piece in enumerate(pieces) if piece in ("/", "per", "*")), default=0)
+    words = [word.strip(".").lower() for word in pieces[at:]]
+    if all(word in _SQUARES or _lookup(word) for word in words):
+        return pieces[:at], pieces[at:]  # "in" is an inch here, and no word of place
+    if all(word.isalpha() or "-" in word or "'" in word for word in words):
+        noun = nouns.trimmed(words)
+        kept = None if noun is None else words.index(noun[0])
+        return pieces[:at], None if noun is None else pieces[at + kept : at + kept + len(noun)]
+    return pieces[:at], pieces[at:]
 
 
 def _pack(factor: Fraction, dimension: dict[str, int]) -> tuple[Fraction, tuple]:

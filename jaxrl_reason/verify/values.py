@@ -9,6 +9,7 @@ evaluation is bounded whatever the expression says.
 from __future__ import annotations
 
 import decimal
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -24,13 +25,19 @@ class OutOfTime(Exception):
     """The deadline of this check has passed."""
 
 
-def evaluate(node: tuple, variables: Mapping[str, Value], deadline: float) -> Value:
+def evaluate(
+    node: tuple,
+    variables: Mapping[str, Value],
+    deadline: float,
+    digits: int = numeric.PRECISION,
+) -> Value:
     """Value of an expression tree (`verify.grammar`).
 
     Args:
       node: expression; sequences, relations and text have no value.
       variables: a value for every variable.
       deadline: on the clock of time.monotonic.
+      digits: of a value that is not rational.
     Returns:
       Fraction where the value is rational and was reached by exact steps; else Complex.
     Raises:
@@ -40,7 +47,7 @@ def evaluate(node: tuple, variables: Mapping[str, Value], deadline: float) -> Va
       >>> evaluate(("div", ("num", Fraction(1)), ("num", Fraction(3))), {}, float("inf"))
       Fraction(1, 3)
     """
-    with decimal.localcontext(numeric.CONTEXT):
+    with decimal.localcontext(numeric.context(digits)):
         try:
             return _evaluate(node, variables, deadline)
         except (ArithmeticError, ValueError, KeyError, TypeError) as error:
@@ -56,7 +63,7 @@ def _evaluate(node: tuple, variables: Mapping[str, Value], deadline: float) -> V
     if kind == "var":
         return variables[node[1]]
     if kind == "const":
-        return CONSTANTS[node[1]]
+        return _constant(node[1], decimal.getcontext().prec)
     rule, operands = _RULES.get(kind), node[1:]
     if kind == "func":
         rule, operands = FUNCTIONS[node[1]], node[2:]
@@ -65,11 +72,18 @@ def _evaluate(node: tuple, variables: Mapping[str, Value], deadline: float) -> V
     return numeric.bounded(rule(*[_evaluate(n, variables, deadline) for n in operands]))
 
 
-CONSTANTS: dict[str, Value] = {
-    "pi": Complex(numeric.CONTEXT.plus(numeric.PI), numeric.ZERO),
-    "e": Complex(numeric.CONTEXT.exp(Decimal(1)), numeric.ZERO),
-    "i": Complex(numeric.ZERO, Decimal(1)),
-}
+@functools.cache
+def _constant(name: str, digits: int) -> Value:
+    if name == "i":
+        return _I
+    context = numeric.context(digits)
+    value = context.plus(numeric.PI) if name == "pi" else context.exp(Decimal(1))
+    return Complex(value, numeric.ZERO)
+
+
+def _pi() -> Value:
+    return _constant("pi", decimal.getcontext().prec)
+
 
 _RULES: dict[str, Callable[..., Value]] = {
     "add": numeric.add,
@@ -81,11 +95,11 @@ _RULES: dict[str, Callable[..., Value]] = {
     "fact": numeric.factorial,
     "binom": numeric.binomial,
     "pct": lambda a: numeric.div(a, Fraction(100)),
-    "deg": lambda a: numeric.mul(a, numeric.div(CONSTANTS["pi"], Fraction(180))),
+    "deg": lambda a: numeric.mul(a, numeric.div(_pi(), Fraction(180))),
 }
 
 _ONE = Fraction(1)
-_I = CONSTANTS["i"]
+_I = Complex(numeric.ZERO, Decimal(1))
 
 
 def _cos(a: Value) -> Value:
@@ -128,7 +142,7 @@ def _arcsin(a: Value) -> Value:
 
 
 def _arccos(a: Value) -> Value:
-    return numeric.add(numeric.div(CONSTANTS["pi"], Fraction(2)), numeric.neg(_arcsin(a)))
+    return numeric.add(numeric.div(_pi(), Fraction(2)), numeric.neg(_arcsin(a)))
 
 
 def _sinh(a: Value) -> Value:

@@ -6,6 +6,9 @@ Host side. Reads: nothing. Writes: nothing.
 from __future__ import annotations
 
 import re
+from fractions import Fraction
+
+from jaxrl_reason.verify import vocabulary
 
 MAX_CHARS = 400  # longest answer that is looked at
 
@@ -40,8 +43,17 @@ _CONDITION = re.compile(
     r"(?:any|some|all|every|an?|arbitrary)\b([^{}]*)\}\s*(?:[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?)?)?$"
 )
 _SIGNED = re.compile(r"(?:negative|minus)\s+([0-9][0-9.,/]*)", re.I)
+_AND_PART = re.compile(
+    r"([0-9]{1,9}|[a-z]{3,20}) and (?:a|one) (half|third|quarter|fourth|fifth|sixth|eighth|tenth)"
+)
+_POINT = re.compile(r"([0-9]{1,9}|[a-z]{3,20}) point ([a-z]{3,5}(?: [a-z]{3,5}){0,8})")
 _ODDS = re.compile(r"([0-9]{1,9}) (?:in|out of) ([0-9]{1,9})")  # 1 in 5
-_DOUBT = re.compile(r"\b(?:or|not|no|wrong|false|incorrect|without|except|\d+)\b|\d", re.I)
+_DOUBT = re.compile(r"\b(?:or|not|no|never|wrong|false|incorrect|without|except|\d+)\b|\d", re.I)
+_ANOTHER = re.compile(
+    r"\b(?:opposite|reciprocal|inverse|twice|double"
+    r"|(?:negative|square|cube|half|third|anything|nothing|all) (?:of|but))\b",
+    re.I,
+)  # value than the one that is named
 _CHOSEN = re.compile(r"\(?[A-J]\)?(?:\s*+(?:,\s*+)?(?:and\s++)?\(?[A-J]\)?)+")
 
 
@@ -59,16 +71,23 @@ def value_named(text: str) -> str | None:
             break
         match = _NAME.fullmatch(head.strip())
         balanced = head.count("{") == head.count("}")
-        if match and balanced and not _DOUBT.search(match[1] or ""):
+        if match and balanced and not _denied(match[1] or ""):
             letters = re.findall(r"[a-z]", head) if "\\" not in head else []
-            if len(set(letters)) == len(letters):
+            curve = (
+                "^" in head and bool(letters) and set(letters) <= set("xyz")
+            )  # of no value, but of points
+            if len(set(letters)) == len(letters) and not curve:
                 return tail.strip()
     match = _LABEL.match(text)
     if match and (_ANSWER.fullmatch(match[1]) or match[1].strip().endswith(":") or match[2]):
-        if not _DOUBT.search(match[1]):
+        if not _denied(match[1]):
             return text[match.end() :].strip()
     match = _SENTENCE.match(text)
-    return text[match.end() :].strip() if match and not _DOUBT.search(match[0]) else None
+    return text[match.end() :].strip() if match and not _denied(match[0]) else None
+
+
+def _denied(words: str) -> bool:
+    return _DOUBT.search(words) is not None or _ANOTHER.search(words) is not None
 
 
 def in_figures(text: str) -> str:
@@ -80,8 +99,25 @@ def in_figures(text: str) -> str:
     """
     if signed := _SIGNED.fullmatch(text):
         return "-" + signed[1]
+    if mixed := _AND_PART.fullmatch(text.lower()):
+        whole, part = _counted(mixed[1]), vocabulary.counted(f"one {mixed[2]}")
+        return "" if whole is None or part is None else str(whole + part)
+    if decimal := _POINT.fullmatch(text.lower()):
+        whole, places = (
+            _counted(decimal[1]),
+            [vocabulary.NUMBERS.get(w, "") for w in decimal[2].split()],
+        )
+        return (
+            f"{whole}.{''.join(places)}"
+            if whole is not None and all(len(p) == 1 for p in places)
+            else ""
+        )
     odds = _ODDS.fullmatch(text)
     return f"{odds[1]}/{odds[2]}" if odds else ""
+
+
+def _counted(text: str) -> Fraction | None:
+    return Fraction(text) if text.isdecimal() else vocabulary.counted(text)
 
 
 def without_comment(text: str) -> str | None:

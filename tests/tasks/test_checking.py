@@ -42,6 +42,25 @@ def test_verdicts_do_not_depend_on_who_compares(workers):
     assert all(p.poll() is not None for p in processes), "workers outlive their checker"
 
 
+UNMARKED = [
+    ("5 + 18 = 23. So Tom has 23 apples.", "23", "correct"),
+    ("So Tom has 22 apples.", "23", "wrong"),
+    ("#### 23", "23", "correct"),
+    ("So Tom has 23 or 24 apples.", "23", "unparsable"),
+]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unmarked_answers_count_where_that_is_asked_for(workers):
+    pairs = [pair[:2] for pair in UNMARKED]
+    check = checking.Checker(workers, extract="flexible")
+    assert [v.reason for v in check(pairs)] == [pair[2] for pair in UNMARKED]
+    assert check.metrics() == {"verifier/flexible_frac": 2 / 4}
+    assert check.metrics() == {}
+    strict = checking.Checker()(pairs)
+    assert [v.reason for v in strict] == ["unparsable", "unparsable", "correct", "unparsable"]
+
+
 LEAVE = """
 from jaxrl_reason.tasks import checking
 check = checking.Checker(1)
