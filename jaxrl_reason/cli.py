@@ -329,10 +329,18 @@ def _evaluate(options: argparse.Namespace, assignments: Sequence[str]) -> None:
         mesh=mesh,
         tokenizer=tokenizer.make_tokenizer(tasks.make_task(first.task).tokenizer_name),
     )
+    console = rich.console.Console(stderr=True, highlight=False)
     results = evaluate.measure_all(
-        loaded, cases, k=options.k or (1,), out=options.out, resume=options.resume, mesh=mesh
+        loaded,
+        cases,
+        k=options.k or (1,),
+        out=options.out,
+        texts=options.texts,
+        resume=options.resume,
+        mesh=mesh,
+        console=console,
     )
-    rich.console.Console(stderr=True).print(evaluate.table(results))
+    console.print(evaluate.table(results))
     print(json.dumps(results, indent=2))
 
 

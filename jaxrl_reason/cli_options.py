@@ -138,9 +138,27 @@ def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
         "--k", type=int, nargs="+", default=None, metavar="K", help="k of pass@k, maj@k; default: 1"
     )
     evaluate.add_argument(
-        "--out", default=None, metavar="FOLDER", help="write records and results.json there"
+        "--out",
+        default=None,
+        metavar="FOLDER",
+        help="write records, texts of completions and results.json there",
+    )
+    evaluate.add_argument(
+        "--texts",
+        type=_all_or_number,
+        default=None,
+        metavar="N|all",
+        help="with --out: problems whose completions are written to TASK.texts.jsonl; default: all",
     )
     evaluate.add_argument("--resume", action="store_true", help="go on with the records in --out")
+
+
+def _all_or_number(text: str) -> int | str:
+    if text == "all":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: must be all, or an integer >= 0")
+    return int(text)
 
 
 def add_processbench(bench: argparse.ArgumentParser) -> None:

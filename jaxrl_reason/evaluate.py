@@ -6,6 +6,7 @@ run folder, from the loop alone; records and results of an evaluation that was g
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,10 +19,11 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 import numpy as np
+import rich.console
 import rich.table
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import estimates, eval_folder, sharding, tasks
+from jaxrl_reason import estimates, eval_folder, eval_progress, sharding, tasks
 from jaxrl_reason.methods import base
 from jaxrl_reason.models import prompts as prompts_lib
 from jaxrl_reason.parts import Run, make_prompts, whole_params
@@ -206,7 +208,9 @@ def measure(
     k: Sequence[int],
     label: str | None = None,
     folder: pathlib.Path | None = None,
+    texts: int | str = eval_folder.ALL_TEXTS,
     mesh: jax.sharding.Mesh | None = None,
+    console: rich.console.Console | None = None,
 ) -> Measured:
     """`evaluate` with the token budgets and sizes of a config, and records in a folder.
 
@@ -220,7 +224,9 @@ def measure(
       k: each <= config.eval.num_samples.
       label: name of the task in figures and files; None: its own.
       folder: of `eval_folder.open_folder`; None: nothing is written.
+      texts: problems whose completions are written out in the folder, the first ones; or "all".
       mesh: on which the policy was loaded; None: the config's.
+      console: where progress goes; None: nowhere.
     Returns:
       Measured.
     Raises:
@@ -245,25 +251,23 @@ def measure(
     wanted = min(wanted, len(task)) if hasattr(task, "__len__") else wanted
     problems = task.batch(config.eval.seed, 0, wanted)
     size = block_size(config)
-    path = folder and folder / f"{label}.jsonl"
-    records = eval_folder.read_blocks(path, size, [p.id for p in problems]) if folder else []
+    book = eval_folder.Book(folder, label, [p.id for p in problems], size, samples + 1, texts)
+    records = book.read()
+    shown = eval_progress.Progress(console, label, samples, wanted, len(records))
+    engine.on_rows = shown.rows
     timing = []
-    for start in range(len(records), wanted, size):
-        clock, before = time.monotonic(), engine.generated_tokens
-        block = _block(
-            engine,
-            policy.params,
-            prompts,
-            problems[start : start + size],
-            config,
-            start // size,
-        )
-        spent = {"seconds": time.monotonic() - clock, "tokens": engine.generated_tokens - before}
-        timing.append({"task": label, "block": start // size, "first": not timing} | spent)
-        records += block
-        if folder and jax.process_index() == 0:
-            eval_folder.append(path, block)
-            eval_folder.append(folder / "timing.jsonl", timing[-1:])
+    with contextlib.closing(shown):
+        for start in range(len(records), wanted, size):
+            clock, before = time.monotonic(), engine.generated_tokens
+            asked, number = problems[start : start + size], start // size
+            block, written = _block(engine, policy.params, prompts, asked, config, number, shown)
+            tokens = engine.generated_tokens - before
+            spent = {"seconds": time.monotonic() - clock, "tokens": tokens}
+            timing.append({"task": label, "block": number, "first": not timing} | spent)
+            records += block
+            if jax.process_index() == 0:
+                book.write(start, block, written, timing[-1])
+            shown.block(records, _speed(timing))
     if folder:
         timing = [t for t in eval_folder.read_timing(folder / "timing.jsonl") if t["task"] == label]
     found = estimates.summarise(records, [r["greedy"] for r in records], k)
@@ -282,10 +286,14 @@ def _block(
     problems: Sequence[Any],
     config: ml_collections.ConfigDict,
     number: int,
-) -> list[dict[str, Any]]:
-    key = jax.random.key(config.eval.seed)
+    shown: eval_progress.Progress,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(record of each problem, texts of each problem one after the other)."""
+    key, tokenizer = jax.random.key(config.eval.seed), engine.tokenizer
+    asked = [tokenizer.decode(list(prompts.policy(p))) for p in problems]
 
-    def records(stage: str, samples: int, draw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def draw(stage: str, name: str, samples: int, how: Mapping[str, Any]):
+        shown.phase("greedy" if how is _GREEDY else "sampling")
         groups = _sample(
             engine,
             params,
@@ -293,19 +301,24 @@ def _block(
             problems,
             key,
             num_samples=samples,
-            draw=draw,
+            draw=how,
             stage=f"{stage}/{number}",
         )
+        shown.phase("verifying")
         repeated = [p for p in problems for _ in range(samples)]
         verdicts = iter(base.judge(prompts.task.verify, repeated, [c for g in groups for c in g]))
-        return [
-            estimates.record(p.id, [next(verdicts) for _ in g], [len(c.tokens) for c in g])
-            for p, g in zip(problems, groups, strict=True)
-        ]
+        found = []
+        for problem, prompt, group in zip(problems, asked, groups, strict=True):
+            own = [next(verdicts) for _ in group]
+            record = estimates.record(problem.id, own, [len(c.tokens) for c in group])
+            found.append((record, eval_folder.texts(problem, prompt, name, group, own)))
+        return found
 
-    sampled = records("eval", config.eval.num_samples, draws(config.eval))
-    greedy = records("greedy", 1, _GREEDY)
-    return [r | {"greedy": g} for r, g in zip(sampled, greedy, strict=True)]
+    sampled = draw("eval", "sampled", config.eval.num_samples, draws(config.eval))
+    greedy = draw("greedy", "greedy", 1, _GREEDY)
+    both = list(zip(sampled, greedy, strict=True))
+    records = [record | {"greedy": one} for (record, _), (one, _) in both]
+    return records, [line for (_, many), (_, one) in both for line in [*many, *one]]
 
 
 def _speed(timing: Sequence[Mapping[str, Any]]) -> float:
@@ -321,8 +334,10 @@ def measure_all(
     *,
     k: Sequence[int],
     out: str | os.PathLike | None = None,
+    texts: int | str | None = None,
     resume: bool = False,
     mesh: jax.sharding.Mesh | None = None,
+    console: rich.console.Console | None = None,
 ) -> dict[str, float]:
     """Several tasks, one after the other, with records and `results.json` in one folder.
 
@@ -331,8 +346,11 @@ def measure_all(
       cases: config of each task, by the name that figures and files are to have.
       k: of pass@k and maj@k.
       out: folder; None: nothing is written.
+      texts: problems of each task whose completions are written out, or "all"; None: as an evaluation that goes on
+        began, else all.
       resume: go on in a folder that holds records.
       mesh: on which the policy was loaded; None: that of each config.
+      console: where progress goes; None: nowhere.
     Returns:
       Figures of all tasks, and perf/<task>/tokens_per_s, which results.json leaves out: it is not a function of the
       records.
@@ -348,14 +366,16 @@ def measure_all(
         )
     folder = None
     if out is not None:
-        settings = {"params": _digest(policy.params)}
+        texts = eval_folder.kept_texts(out) if texts is None else texts
+        settings = {"params": _digest(policy.params)} | ({"texts": texts} if texts else {})
         for label, config in cases.items():
             for section in ("task", "rollout", "eval"):
                 settings[f"{label}.{section}"] = config_lib.fields(config[section])
         folder = eval_folder.open_folder(out, settings, resume=resume)
     results, speeds = {}, {}
+    shared = {"k": k, "folder": folder, "texts": texts or 0, "mesh": mesh, "console": console}
     for label, config in cases.items():
-        found = measure(policy, ready[label], config, k=k, label=label, folder=folder, mesh=mesh)
+        found = measure(policy, ready[label], config, label=label, **shared)
         results |= found.results
         speeds[f"perf/{label}/tokens_per_s"] = found.tokens_per_s
     if folder and jax.process_index() == 0:

@@ -299,14 +299,16 @@ class ConsoleWriter:
         self._live: rich.live.Live | None = None
         self._closed = False
         self._spinner = rich.spinner.Spinner("dots")
+        self._said: set[str] = set()  # phases that were printed since
         self._slow = True  # until updates were seen that are not
 
     def phase(self, name: str) -> None:
-        changed, self._phase = name != self._phase, name
+        self._phase = name
         if self._closed or self._refresh_live():
             return
         late = self._clock() - self._printed_at >= self._interval_s
-        if late or (changed and self._slow):
+        if late or (self._slow and name not in self._said):
+            self._said.add(name)
             self._print_line(self._phase + " ...")
 
     def write(self, update: int, metrics: Mapping[str, Any]) -> None:
@@ -316,6 +318,7 @@ class ConsoleWriter:
             self._started = (now, self._share())
         self._slow = now - self._written_at >= self._interval_s
         self._written_at = now
+        self._said.clear()
         self._shown = {key: text for key, text in self._shown.items() if key[0].startswith("eval/")}
         for pattern, _, text in self._columns:
             for name, value in metrics.items():

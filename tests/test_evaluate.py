@@ -4,12 +4,24 @@ Host side; drives the device. Reads: files it wrote. Writes: temporary folders.
 """
 
 import argparse
+import io
 import json
 
 import jax
 import pytest
+import rich.console
 
-from jaxrl_reason import cli, estimates, eval_folder, evaluate, parts, processbench, sharding
+from jaxrl_reason import (
+    cli,
+    cli_options,
+    estimates,
+    eval_folder,
+    evaluate,
+    parts,
+    processbench,
+    sharding,
+    tasks,
+)
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import prm as prms
@@ -125,34 +137,37 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bytes(policy, mesh, tmp_path, monkeypatch):
+# Writes of a block: texts, records, timing. Block 1 is cut off in its records, then in its texts.
+@pytest.mark.parametrize(("at", "records", "texts"), [(5, 20, 100), (4, 16, 84)])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    policy, mesh, tmp_path, monkeypatch, at, records, texts
+):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     results = evaluate.measure_all(policy, cases(), k=(1, 4), out=whole, mesh=mesh)
     append, calls = eval_folder.append, []
 
-    def stop(path, records):
+    def stop(path, lines):
         calls.append(path)
-        if (
-            len(calls) == 3
-        ):  # block 1, after records and timing of block 0: two of its lines and a half
-            data = "".join(json.dumps(r) + "\n" for r in records).encode()
+        if len(calls) == at:  # three of its lines and a half
+            data = "".join(json.dumps(r) + "\n" for r in lines).encode()
             with open(path, "ab") as file:
-                file.write(data[: int(len(data) * 2.5 / len(records))])
+                file.write(data[: int(len(data) * 3.5 / len(lines))])
             raise Killed
-        append(path, records)
+        append(path, lines)
 
     with monkeypatch.context() as patch:
         patch.setattr(eval_folder, "append", stop)
         with pytest.raises(Killed):
             evaluate.measure_all(policy, cases(), k=(1, 4), out=cut, mesh=mesh)
-    assert len((cut / "lists.jsonl").read_bytes().splitlines()) == 19
+    assert len((cut / "lists.jsonl").read_bytes().splitlines()) == records
+    assert len((cut / "lists.texts.jsonl").read_bytes().splitlines()) == texts
     with pytest.raises(FileExistsError, match="--resume"):
         evaluate.measure_all(policy, cases(), k=(1,), out=cut, mesh=mesh)
     with pytest.raises(ValueError, match="eval.*'seed': 1000003.*'seed': 5"):
         changed = cases(**{"eval.seed": 5})
         evaluate.measure_all(policy, changed, k=(1,), out=cut, mesh=mesh, resume=True)
     evaluate.measure_all(policy, cases(), k=(1, 4), out=cut, mesh=mesh, resume=True)
-    for name in ("lists.jsonl", "results.json", "settings.json"):
+    for name in ("lists.jsonl", "lists.texts.jsonl", "results.json", "settings.json"):
         assert (whole / name).read_bytes() == (cut / name).read_bytes(), name
 
     written = json.loads((whole / "results.json").read_text())
@@ -199,6 +214,83 @@ def test_the_loop_draws_its_samples_as_the_config_says(policy, mesh, tmp_path, m
     sampled, greedy = drawn
     for four, (one,) in zip(sampled, greedy, strict=True):
         assert [c.tokens for c in four] == [one.tokens] * 4
+
+
+def test_texts_of_completions_say_what_the_records_say(policy, mesh, tmp_path):
+    out = io.StringIO()
+    console = rich.console.Console(file=out, force_terminal=False, width=200)
+    few = cases(**{"eval.num_samples": 2, "eval.num_problems": 5})
+    given = {"k": (1,), "out": tmp_path, "mesh": mesh}
+    results = evaluate.measure_all(policy, few, **given, texts=3, console=console)
+    records = [json.loads(line) for line in (tmp_path / "lists.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "lists.texts.jsonl").read_text().splitlines()]
+    problems = tasks.make_task(few["lists"].task).batch(few["lists"].eval.seed, 0, 3)
+    assert [(line["problem"], line["draw"], line["sample"]) for line in lines] == [
+        (p.id, draw, n)
+        for p in problems
+        for draw, n in (("sampled", 0), ("sampled", 1), ("greedy", 0))
+    ]
+    own = iter(lines)
+    for problem, record in zip(problems, records, strict=False):
+        for found, samples in ((record, 2), (record["greedy"], 1)):
+            texts = [next(own) for _ in range(samples)]
+            for name, many in (("reward", "rewards"), ("reason", "reasons"), ("answer", "answers")):
+                assert [line[name] for line in texts] == found[many]
+            assert [line["tokens"] for line in texts] == found["tokens"]
+            assert {line["gold"] for line in texts} == {problem.answer}
+            assert all(problem.prompt in line["prompt"] for line in texts)
+            ended = [line["text"] for line in texts if line["reason"] != "truncated"]
+            verdicts = tasks.make_task(few["lists"].task).verify([problem] * len(ended), ended)
+            assert [v.reason for v in verdicts] == [
+                line["reason"] for line in texts if line["reason"] != "truncated"
+            ]
+    shown = out.getvalue().splitlines()
+    assert shown[0] == "completion 0/15  lists, sampling ..." and len(shown) <= 8
+    accuracy = results["eval/lists/avg@2"]
+    assert shown[-1].startswith(f"completion 15/15  accuracy {accuracy:.3f}  ")
+
+    # What the folder began with goes on; another number is another evaluation; texts cannot be lost.
+    evaluate.measure_all(policy, few, **given, resume=True)
+    with pytest.raises(ValueError, match="texts: saved 3, now 'all'"):
+        evaluate.measure_all(policy, few, **given, resume=True, texts="all")
+    (tmp_path / "lists.texts.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"lists\.texts\.jsonl: 0 lines, but .* 9 completions"):
+        evaluate.measure_all(policy, few, **given, resume=True)
+
+
+def test_texts_that_are_kept_where_nobody_says(tmp_path):
+    assert eval_folder.kept_texts(None) == eval_folder.kept_texts(tmp_path) == "all"
+    for saved, kept in (({"texts": 3}, 3), ({"texts": "all"}, "all"), ({}, 0)):  # {}: an older one
+        (tmp_path / "settings.json").write_text(json.dumps(saved))
+        assert eval_folder.kept_texts(tmp_path) == kept
+
+
+@pytest.mark.parametrize(("texts", "kept"), [("all", 10), (0, 0), (3, 6), (99, 10)])
+def test_a_book_cuts_texts_back_to_its_records(tmp_path, texts, kept):
+    def book():
+        return eval_folder.Book(tmp_path, "t", IDS, 2, 2, texts)
+
+    def lines(kind):
+        path = tmp_path / f"t{kind}.jsonl"
+        return path.read_bytes().splitlines() if path.exists() else []
+
+    for start in (0, 2, 4):
+        ids = IDS[start : start + 2]
+        written = [{"problem": i, "text": "\u2028"} for i in ids for _ in range(2)]
+        book().write(start, [{"problem": i} for i in ids], written, {})
+    assert len(book().read()) == 5 and len(lines(".texts")) == kept
+    # A kill between the texts and the records of the last block.
+    (tmp_path / "t.jsonl").write_bytes(b"".join(LINES[:4]))
+    assert len(book().read()) == 4 and len(lines(".texts")) == min(kept, 8)
+
+
+@pytest.mark.parametrize(("text", "value"), [("all", "all"), ("0", 0), ("12", 12)])
+def test_texts_option(text, value):
+    parser = argparse.ArgumentParser()
+    cli_options.add_evaluate(parser)
+    assert parser.parse_args(["policy", "--texts", text]).texts == value
+    with pytest.raises(SystemExit):
+        parser.parse_args(["policy", f"--texts=-{text}"])
 
 
 def test_a_k_that_is_too_large_is_found_before_the_work(policy, mesh):

@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "run_folder": _GROUND,
     "cli_options": set(),
     "estimates": set(),
-    "eval_folder": set(),
+    "eval_folder": {"types"},
+    "eval_progress": {"estimates", "metrics"},
 }
 # Above them: may import everything but each other's callers.
 # The parts of a run, made from its config, what they hold, and what they write.

@@ -118,6 +118,9 @@ class Engine:
     ):
         self.model, self.tokenizer, self.shapes, self.mesh = model, tokenizer, shapes, mesh
         self.generated_tokens = 0
+        self.on_rows: Callable[[int], None] = lambda rows: (
+            None
+        )  # told how many completions are there
         self._samplers: dict[tuple, Callable] = {}
         self._score = sampler.make_scorer(model, mesh=mesh, vocab_chunk=vocab_chunk)
         self._rows = sharding.batch_sharding(mesh)
@@ -169,6 +172,7 @@ class Engine:
                 jax.random.fold_in(stage_key(key, stage), chunk),
             )
             self._collect(rollout, part, prefixes, width, num_samples, groups)
+            self.on_rows(len(part) * num_samples)
             start += size
         return groups
 
