@@ -251,7 +251,10 @@ def _prepare_process(options: argparse.Namespace) -> None:
     if getattr(options, "distributed", False):
         import jax
 
+        from jaxrl_reason import sharding
+
         jax.distributed.initialize()
+        sharding.check_one_process()
 
 
 def _keep_compiled() -> None:

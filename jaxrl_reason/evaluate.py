@@ -232,6 +232,7 @@ def measure(
     Raises:
       ValueError: a k larger than the number of samples, or records of other problems in the folder.
     """
+    sharding.check_one_process()
     task, samples = whole_task(task), config.eval.num_samples
     for number in k:
         if not 1 <= number <= samples:
@@ -358,6 +359,7 @@ def measure_all(
       FileExistsError: the folder holds an evaluation and `resume` is False.
       ValueError: it holds another one; a k larger than the number of samples; tasks for different tokenizers.
     """
+    sharding.check_one_process()
     ready = {label: tasks.make_task(config.task) for label, config in cases.items()}
     names = {task.tokenizer_name for task in ready.values()}
     if len(names) > 1:

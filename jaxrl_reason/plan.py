@@ -9,7 +9,6 @@ The figures are those of `memory`; here are the kinds of devices, and the search
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ import jax
 import ml_collections
 
 from jaxrl_reason import memory, parts, sharding, tasks
-from jaxrl_reason.models import families, published, transformer
+from jaxrl_reason.models import families, json_files, published, transformer
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models.model_config import ModelConfig
@@ -136,7 +135,7 @@ def read_model(model_config: ml_collections.ConfigDict, platform: str) -> ModelC
     elif path.is_file() and path.name == "model.json":
         model = policies.read_config(path)
     elif path.is_file():
-        model = families.model_config(json.loads(path.read_text()))
+        model = families.model_config(json_files.read_object(path))
     elif fields is not None:
         model = families.model_config(fields)
     else:

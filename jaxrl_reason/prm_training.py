@@ -67,6 +67,7 @@ def train_prm(
       ValueError: an unusable file (with its line), labels that the task cannot give, or nothing to learn from.
     """
     config_lib.validate(config)
+    sharding.check_one_process()
     folder = pathlib.Path(config.run_dir)
     if (folder / "prm").exists():
         raise FileExistsError(f"{folder}/prm exists; choose another --config.run_dir")

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import evaluate, metrics, parts
+from jaxrl_reason import evaluate, metrics, parts, sharding
 from jaxrl_reason.algos import losses
 from jaxrl_reason.methods import base
 from jaxrl_reason.models import prompts as prompts_lib
@@ -54,6 +54,7 @@ def sft(
       ValueError: an unusable file (with its line), or a task that cannot demonstrate.
     """
     config_lib.validate(config)
+    sharding.check_one_process()
     folder = pathlib.Path(config.run_dir)
     if (folder / "policy").exists():
         raise FileExistsError(f"{folder}/policy exists; choose another --config.run_dir")

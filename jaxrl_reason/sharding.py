@@ -61,6 +61,22 @@ class MeshSizes(Protocol):
 MeshConfig = ml_collections.ConfigDict | MeshSizes
 
 
+def check_one_process() -> None:
+    """Refuse to be one of several processes, before anything is read or written.
+
+    Nothing agrees yet on what each of them samples, verifies and writes: they would wait for each other for ever, or
+    train apart without a word.
+
+    Raises:
+      ValueError: there are several.
+    """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"several processes are not supported yet: this is process {jax.process_index()} of {jax.process_count()};"
+            " start one process, on one machine, that has all of the devices"
+        )
+
+
 def make_mesh(mesh_config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Mesh with axes ("data", "fsdp", "tensor"), data * fsdp * tensor = number of devices.
 

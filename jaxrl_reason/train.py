@@ -30,6 +30,7 @@ from jaxrl_reason import (
     parts,
     phases,
     run_folder,
+    sharding,
     timing,
 )
 from jaxrl_reason import config as config_lib
@@ -71,6 +72,7 @@ def train(
       ValueError: a part is given for a config with phases, or nothing of the token budget is left for a phase.
     """
     config_lib.validate(config)
+    sharding.check_one_process()
     if config.then:
         replaced = (task, policy, method, update_fn, writers)
         if any(x is not None for x in replaced):

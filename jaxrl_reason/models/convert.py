@@ -22,7 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from jaxrl_reason.models import tensor_names
+from jaxrl_reason.models import json_files, tensor_names
 from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.types import Params
 
@@ -30,6 +30,12 @@ WEIGHTS_FILE = "model.safetensors"
 _INDEX_FILE = WEIGHTS_FILE + ".index.json"
 _DTYPES = ("F32", "BF16", "F16")
 _ROWS_COMPARED = 4096  # of two tables at a time
+# Names of tensors that are listed in one message.
+_MOST_PROBLEMS = 100
+GGUF_REFUSAL = (
+    "GGUF is not read; take the checkpoint that it was made from, with config.json, tokenizer.json and"
+    " *.safetensors (on the hub: the repository without GGUF in its name)"
+)
 SHARD_BYTES = 4 * 1024**3  # most bytes of a file that `write` makes
 
 
@@ -62,7 +68,7 @@ def open_weights(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
 
     Raises:
       FileNotFoundError: no weights, or a file that the index names is missing.
-      ValueError: a file is damaged, or does not hold what the index says.
+      ValueError: a file is damaged, does not hold what the index says, or lies outside of the folder.
     """
     with contextlib.ExitStack() as stack:
         tensors: dict[str, Any] = {}
@@ -85,24 +91,55 @@ def _weight_files(folder: pathlib.Path) -> dict[pathlib.Path, set[str]]:
     index = folder / _INDEX_FILE
     if not index.is_file():
         if not (folder / WEIGHTS_FILE).is_file():
+            if gguf_files(folder):
+                raise FileNotFoundError(f"{folder}: {GGUF_REFUSAL}")
             raise FileNotFoundError(
                 f"{folder}: neither {WEIGHTS_FILE} nor {_INDEX_FILE}; weights in another format (.bin, .pt) must be"
                 " saved as safetensors first"
             )
+        _check_inside(folder, folder / WEIGHTS_FILE)
         return {folder / WEIGHTS_FILE: set()}
-    try:
-        weight_map = json.loads(index.read_text())["weight_map"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{index}: is no index of safetensors files ({error!r})") from error
+    weight_map = json_files.read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ValueError(
+            f"{index}: is no index of safetensors files (weight_map = {json_files.shown(weight_map)}:"
+            " must be an object)"
+        )
     files: dict[pathlib.Path, set[str]] = {}
     for name, file in weight_map.items():
+        plain = isinstance(file, str) and pathlib.PurePath(file).name == file and "\0" not in file
+        if not plain or file in ("", ".."):
+            raise ValueError(
+                f"{index}: {json_files.shown(name)} in {json_files.shown(file)}: must be the name of a file in this"
+                " folder"
+            )
         files.setdefault(folder / file, set()).add(name)
     missing = sorted(path.name for path in files if not path.is_file())
     if missing:
         raise FileNotFoundError(
             f"{folder}: {_INDEX_FILE} names files that are missing: {', '.join(missing)}"
         )
+    for path in files:
+        _check_inside(folder, path)
     return files
+
+
+def _check_inside(folder: pathlib.Path, path: pathlib.Path) -> None:
+    """Refuse a link out of the folder: what a stranger's checkpoint names must be its own.
+
+    The cache of the hub is made of links, from snapshots/REVISION/ to blobs/ beside it.
+    """
+    home, target = folder.resolve(), path.resolve()
+    cached = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
+    if not cached and not target.is_relative_to(home):
+        raise ValueError(
+            f"{path}: is a link to {target}, outside of this folder; put the file here"
+        )
+
+
+def gguf_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Files of a format that is not read."""
+    return sorted(folder.glob("*.gguf"))
 
 
 def stored_dtype(tensors: Mapping[str, Any]) -> str:
@@ -152,7 +189,16 @@ def _check(
     tensors: Mapping[str, Any], config: ModelConfig, wanted: Mapping[str, Any], architecture: str
 ) -> None:
     """Compare names, shapes and dtypes from the headers, before anything is read."""
-    needed = {}
+    needed: dict[str, tuple[int, ...]] = {}
+    # Before a name is made for each: a wrong number of layers may ask for any number of them.
+    stacks = {path: tensor_names.tensor_name(path, config).num_stacked for path in wanted}
+    count = sum(math.prod(wanted[path].shape[:n]) for path, n in stacks.items())
+    if count > 2 * len(tensors) + _MOST_PROBLEMS:
+        raise ValueError(
+            f"weights do not fit config.json: it asks for {count} tensors, there are {len(tensors)};"
+            f" num_hidden_layers = {config.num_layers}"
+            + (f", num_experts = {config.experts.num_experts}" if config.experts else "")
+        )
     for path, struct in wanted.items():
         name = tensor_names.tensor_name(path, config)
         stacked, own = struct.shape[: name.num_stacked], struct.shape[name.num_stacked :]
@@ -176,6 +222,8 @@ def _check(
         if dtype not in _DTYPES:
             problems.append(f"{name}: dtype {dtype}, must be one of {', '.join(_DTYPES)}")
     if problems:
+        if len(problems) > _MOST_PROBLEMS:
+            problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS} more"]
         raise ValueError(
             "weights do not fit config.json:\n" + "\n".join(f"  {p}" for p in problems)
         )

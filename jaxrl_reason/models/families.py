@@ -17,10 +17,12 @@ field of a config.json is either read, or known not to change the result, or an 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from jaxrl_reason.models import json_files
 from jaxrl_reason.models.model_config import (
     DeltaConfig,
     ExpertsConfig,
@@ -105,6 +107,32 @@ _DELTA_FIELDS = {
 }
 _SHARED_WIDTH, _INTERVAL = "shared_expert_intermediate_size", "full_attention_interval"
 _LINEAR, _FULL = "linear_attention", "full_attention"
+# Kinds of values, and the largest of those that are sizes: no model comes near it, and arrays of more would be asked
+# for before anything else is seen to be wrong.
+_SIZES: Mapping[str, int] = {
+    "vocab_size": 1 << 24,
+    "num_hidden_layers": 10_000,
+    "hidden_size": 1 << 20,
+    "num_attention_heads": 1 << 16,
+    "num_key_value_heads": 1 << 16,
+    "head_dim": 1 << 16,
+    "intermediate_size": 1 << 24,
+    "max_position_embeddings": 1 << 31,
+    "num_experts": 1 << 16,
+    "num_local_experts": 1 << 16,
+    "num_experts_per_tok": 1 << 16,
+    "moe_intermediate_size": 1 << 24,
+    "linear_num_key_heads": 1 << 16,
+    "linear_num_value_heads": 1 << 16,
+    "linear_key_head_dim": 1 << 16,
+    "linear_value_head_dim": 1 << 16,
+    "linear_conv_kernel_dim": 1 << 16,
+    "full_attention_interval": 10_000,
+    "shared_expert_intermediate_size": 1 << 24,
+    "original_max_position_embeddings": 1 << 31,
+}
+_NUMBERS = ("rms_norm_eps", "rope_theta", "partial_rotary_factor")
+_FLAGS = ("norm_topk_prob", "tie_word_embeddings")
 # Keys of a RoPE record: those that must be there, those that may.
 _ROPE_KEYS: Mapping[str, tuple[set[str], set[str]]] = {
     "default": (set(), set()),
@@ -135,8 +163,9 @@ def architecture_of(fields: Mapping[str, Any]) -> str:
       ValueError: none, several, or an unknown one.
     """
     names = fields.get("architectures") or []
-    if len(names) != 1 or names[0] not in FAMILIES:
-        found = ", ".join(names) or "none"
+    if not isinstance(names, list) or len(names) != 1 or names[0] not in list(FAMILIES):
+        texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        found = (", ".join(names)[:200] or "none") if texts else json_files.shown(names)
         raise ValueError(f"architectures = {found}: must be one of {', '.join(FAMILIES)}")
     return names[0]
 
@@ -152,6 +181,8 @@ def model_config(fields: Mapping[str, Any]) -> ModelConfig:
       ValueError: with one line per field that is missing, unknown or not supported.
     """
     family = FAMILIES[architecture_of(fields)]
+    if problems := _type_problems(fields):
+        raise ValueError(_lines(problems))
     problems = _field_problems(fields, family)
     rope_problems, theta, scaling = _read_rope(fields)
     if problems + rope_problems:
@@ -186,6 +217,48 @@ def model_config(fields: Mapping[str, Any]) -> ModelConfig:
 
 def _lines(problems: list[str]) -> str:
     return "cannot run this model:\n" + "\n".join(f"  {p}" for p in problems)
+
+
+def _type_problems(fields: Mapping[str, Any]) -> list[str]:
+    """What is of another type than every model has there, or of a size that none has."""
+    problems = []
+
+    def look(name: str, value: Any, where: str = "") -> None:
+        if name in _SIZES:
+            least = 0 if name == "shared_expert_intermediate_size" else 1
+            said = json_files.problem_of(value, "int", least=least, most=_SIZES[name])
+        elif name in _FLAGS or name == "truncate":
+            said = json_files.problem_of(value, "bool")
+        elif name in ("model_type", "rope_type", "type"):
+            said = json_files.problem_of(value, "str")
+        elif name in _NUMBERS or where:
+            said = json_files.problem_of(value, "float")
+        else:
+            return
+        if said:
+            problems.append(f"{where}{name} = {json_files.shown(value)}: {said}")
+
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, value in given.items():
+        look(name, value)
+    for where in ("rope_parameters", "rope_scaling"):
+        record = given.get(where, {})
+        if not isinstance(record, dict):
+            problems.append(f"{where} = {json_files.shown(record)}: must be an object")
+            continue
+        known = {
+            "rope_type",
+            "type",
+            *_NUMBERS,
+            *itertools.chain(*itertools.chain(*_ROPE_KEYS.values())),
+        }
+        for name in record.keys() & known:
+            if record[name] is not None:
+                look(name, record[name], f"{where}.")
+    kinds = given.get("layer_types", [])
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        problems.append(f"layer_types = {json_files.shown(kinds)}: must be a list of texts")
+    return problems
 
 
 def _num_experts(fields: Mapping[str, Any]) -> int | None:
@@ -245,7 +318,7 @@ def _field_problems(fields: Mapping[str, Any], family: Family) -> list[str]:
     for name, allowed in _FIXED.items():
         if name in fields and fields[name] not in allowed:
             problems.append(
-                f"{name} = {fields[name]!r}: not supported; only {' or '.join(map(repr, allowed))}"
+                f"{name} = {json_files.shown(fields[name])}: not supported; only {' or '.join(map(repr, allowed))}"
             )
     problems += _layer_problems(fields, family)
     fraction = _rotary_fraction(fields, family)
@@ -257,7 +330,9 @@ def _field_problems(fields: Mapping[str, Any], family: Family) -> list[str]:
     for name, value in fields.items():
         # Something switched off changes nothing, whatever it is.
         if name not in known and not name.startswith("_") and value not in (None, False, [], {}):
-            problems.append(f"{name} = {value!r}: unknown, and it might change the result")
+            problems.append(
+                f"{name[:60]} = {json_files.shown(value)}: unknown, and it might change the result"
+            )
     return problems
 
 
@@ -276,7 +351,7 @@ def _read_rope(fields: Mapping[str, Any]) -> tuple[list[str], float, RopeScaling
     record = {name: value for name, value in record.items() if value is not None}
     problems = [f"{where}: {name}: missing" for name in sorted(required - record.keys())]
     problems += [
-        f"{where}: {name} = {record[name]!r}: {kind} has no such setting that is supported"
+        f"{where}: {name} = {json_files.shown(record[name])}: {kind} has no such setting that is supported"
         for name in sorted(record.keys() - required - optional)
     ]
     if problems or kind == "default":

@@ -30,7 +30,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_reason import hub, sharding
-from jaxrl_reason.models import convert, families, lora, pretrained, transformer
+from jaxrl_reason.models import convert, families, json_files, lora, pretrained, transformer
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models.model_config import DeltaConfig, ExpertsConfig, LoraConfig, RopeScaling
 from jaxrl_reason.ops import attention as ops_attention
@@ -108,7 +108,7 @@ def load_policy(
         )
         params = _random_params(config, mesh, seed)
         return Policy(config, params, tokenizer, _make_apply(config, mesh))
-    folder = hub.fetch(source) if hub.is_hub_id(source) else _policy_folder(source)
+    folder = _policy_folder(os.fspath(hub.fetch(source)) if hub.is_hub_id(source) else source)
     if not (folder / _MODEL_FILE).is_file():
         config, params, tokenizer = _read_checkpoint(folder, mesh, param_dtype)
         config = dataclasses.replace(config, **computing)
@@ -313,12 +313,16 @@ def _random_params(config: transformer.ModelConfig, mesh: Mesh | None, seed: int
 def _policy_folder(source: str) -> pathlib.Path:
     folder = pathlib.Path(source)
     if not folder.is_dir():
+        if folder.suffix == ".gguf":
+            raise FileNotFoundError(f"{source}: {convert.GGUF_REFUSAL}")
         raise FileNotFoundError(
             f"{source!r} is neither a preset ({', '.join(transformer.PRESETS)}) nor a folder"
         )
     for candidate in (folder, folder / _RUN_SUBFOLDER):
         if (candidate / _MODEL_FILE).is_file() or pretrained.is_checkpoint(candidate):
             return candidate
+    if convert.gguf_files(folder):
+        raise FileNotFoundError(f"{source}: {convert.GGUF_REFUSAL}")
     raise FileNotFoundError(
         f"{source}: no {_MODEL_FILE} here or in {_RUN_SUBFOLDER}/, and no checkpoint's"
         f" {pretrained.CONFIG_FILE}; give a Hugging Face folder, one written by save_policy, or a run"
@@ -352,21 +356,25 @@ def read_config(path: pathlib.Path) -> transformer.ModelConfig:
     Raises:
       ValueError: unknown or missing fields.
     """
-    fields = pretrained.read_json(path)
+    fields = json_files.read_object(path)
     for name in ("dtype", "remat", "attention"):
         fields.pop(name, None)
-    known = {field.name: field for field in dataclasses.fields(transformer.ModelConfig)}
-    required = {name for name, field in known.items() if field.default is dataclasses.MISSING}
-    problems = [f"{name}: no such field" for name in sorted(fields.keys() - known.keys())]
-    problems += [f"{name}: missing" for name in sorted(required - fields.keys())]
+    problems = json_files.record_problems(transformer.ModelConfig, fields)
+    records = {name: fields[name] for name in _RECORDS if fields.get(name) is not None}
+    for name, values in records.items():
+        if isinstance(values, dict):
+            problems += json_files.record_problems(_RECORDS[name], values, f"{name}.")
+        else:
+            problems.append(f"{name} = {json_files.shown(values)}: must be an object")
     if problems:
         raise ValueError(f"{path}: bad model config:\n" + "\n".join(f"  {p}" for p in problems))
-    if fields.get("lora") is not None:
-        fields["lora"]["targets"] = tuple(fields["lora"]["targets"])
-    for name, record in _RECORDS.items():
-        if fields.get(name) is not None:
-            fields[name] = record(**fields[name])
-    return transformer.ModelConfig(**fields)
+    try:
+        if "lora" in records:
+            records["lora"]["targets"] = tuple(map(str, records["lora"]["targets"]))
+        made = {name: _RECORDS[name](**values) for name, values in records.items()}
+        return transformer.ModelConfig(**(fields | made))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _read_tokenizer(

@@ -9,17 +9,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import transformers
 
-from jaxrl_reason.models import convert, families
+from jaxrl_reason.models import convert, families, json_files
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.models.model_config import ModelConfig
 from jaxrl_reason.types import Params
 
 CONFIG_FILE = "config.json"
 _GENERATION_FILE = "generation_config.json"
+# What a tokenizer is read from besides tokenizer.json.
+_TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,22 +46,9 @@ def is_checkpoint(folder: pathlib.Path) -> bool:
       ValueError: the config.json is damaged.
     """
     path = folder / CONFIG_FILE
-    return path.is_file() and not {"architectures", "model_type"}.isdisjoint(read_json(path))
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Contents of a JSON file that holds an object.
-
-    Raises:
-      ValueError: it is no JSON, or no object.
-    """
-    try:
-        fields = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path}: must hold a JSON object, not a {type(fields).__name__}")
-    return fields
+    return path.is_file() and not {"architectures", "model_type"}.isdisjoint(
+        json_files.read_object(path)
+    )
 
 
 def describe(folder: pathlib.Path) -> Description:
@@ -62,15 +57,26 @@ def describe(folder: pathlib.Path) -> Description:
     Raises:
       ValueError: the architecture or a field of config.json is not supported; every such field in one error.
     """
-    fields = read_json(folder / CONFIG_FILE)
+    fields = json_files.read_object(folder / CONFIG_FILE)
     try:
         architecture = families.architecture_of(fields)
         config = families.model_config(fields)
-    except (ValueError, TypeError) as error:
+    except (ValueError, ArithmeticError) as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
-    generation = folder / _GENERATION_FILE
-    settings = fields | (read_json(generation) if generation.is_file() else {})
-    return Description(architecture, config, settings)
+    path = folder / _GENERATION_FILE
+    generation = json_files.read_object(path) if path.is_file() else {}
+    for file, found in ((folder / CONFIG_FILE, fields), (path, generation)):
+        _check_token_ids(file, found)
+    return Description(architecture, config, fields | generation)
+
+
+def _check_token_ids(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
+    for name in ("eos_token_id", "pad_token_id", "bos_token_id"):
+        value = fields.get(name)
+        ids = value if name == "eos_token_id" and isinstance(value, list) else [value]
+        if value is not None and any(type(i) is not int for i in ids):
+            also = " or a list of them" if name == "eos_token_id" else ""
+            raise ValueError(f"{path}: {name} = {json_files.shown(value)}: must be an id{also}")
 
 
 def read_params(
@@ -122,13 +128,27 @@ def load_tokenizer(folder: pathlib.Path, vocab_size: int) -> Any:
 
     Raises:
       FileNotFoundError: there is none.
-      ValueError: it has more tokens than the model.
+      ValueError: it has more tokens than the model, or a file of it is damaged.
     """
     if not (folder / "tokenizer.json").is_file():
         raise FileNotFoundError(
             f"{folder}: no tokenizer.json; write one with tokenizer.save_pretrained of transformers"
         )
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    for path in (folder / name for name in _TOKENIZER_FILES):
+        if path.is_file():
+            json_files.read_object(path)
+    try:
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
+            folder, local_files_only=True
+        )
+    except BaseException as error:  # of three libraries, one of which panics with its own kind
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        json_files.read_object(folder / "tokenizer.json")
+        said = f"{type(error).__name__}: {error}"[:200]
+        raise ValueError(
+            f"{folder}: tokenizer.json, or a file beside it, is damaged or of a kind that is not read ({said})"
+        ) from error
     if len(tokenizer) > vocab_size:
         raise ValueError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {vocab_size}"

@@ -32,7 +32,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxrl_reason import sharding
-from jaxrl_reason.models import convert, families, pretrained, transformer
+from jaxrl_reason.models import convert, families, json_files, pretrained, transformer
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.types import Params
@@ -116,7 +116,7 @@ def _read_format(folder: pathlib.Path) -> tuple[str, bool]:
     path = folder / _FORMAT_FILE
     if not path.is_file():
         return STEP_END, True
-    fields = pretrained.read_json(path)
+    fields = json_files.read_object(path)
     step_end, chat = fields.get("step_end"), fields.get("chat")
     if not isinstance(step_end, str) or not isinstance(chat, bool):
         raise ValueError(f'{path}: must hold {{"step_end": text, "chat": true or false}}')

@@ -24,6 +24,7 @@ from typing import Any
 import jinja2
 import ml_collections
 
+from jaxrl_reason.models import chat_template
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.types import Problem
 
@@ -232,11 +233,8 @@ def _with(messages: Sequence[Turn], texts: Sequence[str]) -> list[Turn]:
 
 def _render(tokenizer: Any, messages: Sequence[Turn], enable_thinking: bool) -> str:
     try:
-        return tokenizer.apply_chat_template(
-            [dict(turn) for turn in messages],
-            add_generation_prompt=True,
-            tokenize=False,
-            enable_thinking=enable_thinking,
+        return chat_template.render(
+            tokenizer, messages, add_generation_prompt=True, enable_thinking=enable_thinking
         )
     except jinja2.TemplateError as error:
         roles = ", ".join(turn["role"] for turn in messages)

@@ -18,11 +18,14 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jinja2
 import numpy as np
 import tokenizers
 from tokenizers import decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from jaxrl_reason.models import chat_template
 
 _ARITHMETIC_WORDS = ("solve", "repair", ":", ";", "=", "|", "+", "-", "*")
 _PAD, _BOS, _EOS, _UNK = "<pad>", "<bos>", "<eos>", "<unk>"
@@ -160,8 +163,8 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, s
     if not tokenizer.chat_template:
         return ""
     try:
-        return tokenizer.apply_chat_template(list(turns), tokenize=False)
-    except Exception:  # a template is a program: it may refuse these turns in any way
+        return chat_template.render(tokenizer, turns)
+    except (ValueError, jinja2.TemplateError):  # a program: it may refuse these turns in any way
         return ""
 
 

@@ -59,14 +59,14 @@ _HEADING = re.compile(r"[#*][#*\s]*(?:the\s+)?(?:final\s+|correct\s+)?")  # "## 
 _UNDER_IT = re.compile(r"answer([\s*:]*+)")
 _LEAD = re.compile(
     r"[\s:=*]*(?:(?>is|thus|therefore|option|choice|simply|just|exactly|then|hence|indeed"
-    r"|clearly|equal to|given by|approximately|about|roughly|around|surely|certainly|definitely|obviously)\b[\s:*]*)*",
+    r"|clearly|equal to|given by|approximately|about|roughly|around)\b[\s:*]*)*",
     re.I,
 )
 # Where the sentence ends, or goes on with reasons and with what is nearly the same.
 _STOP = re.compile(
     r"[.!?](?=\s|\*|$)|\n|;? I hope\b|[,\s]\s?(?:since|because)\s|,\sas\s"
     r"|\sas (?:required|desired|claimed|expected)\b|,\s?not\s|[,\s]\s?(?:rather than|instead of)\s"
-    r"|\s\((?:that is|i\.e\.|which is|(?:and\s)?not)[\s,]|,\s?(?:which|but)\s(?=[a-z])"
+    r"|\s\((?:that is|i\.e\.|which is|not)[\s,]|,\s?(?:which|but)\s(?=[a-z])"
     r"|(?:,?\s(?:or|which is)\s|\s\((?:or\s)?)(?:approximately|about|roughly)\s"
 )
 _MAX_BOXES = 8  # that stand side by side

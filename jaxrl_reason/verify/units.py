@@ -134,12 +134,6 @@ def split(text: str) -> tuple[str, Unit | None]:
         symbol = match[2] or "$"
         rest, behind = split(match[1] + text[match.end() :])
         money = Unit(*_pack(*_UNITS[symbol]))
-        if (
-            behind is not None
-            and behind.dimension
-            and all(power < 0 for _, power in behind.dimension)
-        ):
-            return rest, Unit(behind.factor, tuple(sorted((*money.dimension, *behind.dimension))))
         return (rest, money) if behind is None or behind == money else (text, None)
     match = _DEGREE.search(text)
     if match and match.start() and not _ANGLE_OF.search(text):  # sin 20^o is no number of degrees
