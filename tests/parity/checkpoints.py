@@ -104,13 +104,13 @@ class Prm(torch.nn.Module):
         )
 
 
-def make_model(name: str, seed: int = 0) -> torch.nn.Module:
-    """The float32 model of a case, all its parameters random and bfloat16 numbers."""
+def make_model(name: str, seed: int = 0, **changes: int) -> torch.nn.Module:
+    """The float32 model of a case, all its parameters random and bfloat16 numbers; `changes` go to its config."""
     architecture, fields = CASES[name]
     prm = architecture == "Qwen2ForProcessRewardModel"
     kind = "Qwen2ForCausalLM" if prm else architecture
     config_class = getattr(transformers, kind.replace("ForCausalLM", "Config"))
-    config = config_class(**(_SIZES | fields))
+    config = config_class(**(_SIZES | fields | changes))
     model = Prm(config) if prm else getattr(transformers, kind)(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

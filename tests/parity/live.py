@@ -13,11 +13,13 @@ import pytest
 import torch
 import transformers
 
+import jaxrl_reason as jr
 from jaxrl_reason import sharding
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import prm
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.rollout import sampler
+from tests.models import chat
 from tests.parity import checkpoints
 
 NO_STOP = 128  # an id that no model here can make
@@ -106,3 +108,37 @@ def test_a_preset_exports_too(tmp_path):
     tokens, mask = checkpoints.ragged_batch(SEED)
     expected = np.asarray(policy.apply(policy.params, tokens, mask))
     assert relative_gap(checkpoints.logits(again, tokens, mask), expected, mask) <= 1e-5
+
+
+@pytest.mark.parametrize("template", [chat.TEMPLATE, chat.BOS_TEMPLATE], ids=["qwen", "llama"])
+def test_greedy_chats(tmp_path, template):
+    """Texts and chats, through the template and up to the end of the turn, are what `generate` makes of them."""
+    asked = ["What is 3 + 4?", "A café sells 2 cups at €5 each. How much?"]
+    tokenizer = chat.make_tokenizer(asked, 300, template)
+    tokenizer.eos_token = tokenizer.bos_token = "<|endoftext|>"
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
+    model = checkpoints.make_model("qwen3", SEED, **sizes, **ends)
+    checkpoints.save(model, "qwen3", tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    policy = jr.load_policy(tmp_path)
+    stops = list(tokenizers.stop_ids(policy.tokenizer))
+    assert tokenizer.convert_ids_to_tokens(stops) == ["<|endoftext|>", "<|im_end|>"]
+    chats = [[{"role": "user", "content": text}] for text in asked]
+    more = [
+        {"role": "system", "content": "Be brief."},
+        *chats[0],
+        {"role": "assistant", "content": "7"},
+    ]
+    for prompts, turns in ((asked, chats), (chats, chats), ([more + chats[1]], [more + chats[1]])):
+        rollout, texts = jr.sample(policy, prompts, temperature=0, max_new_tokens=48)
+        for row, turn in enumerate(turns):
+            ids = tokenizer.apply_chat_template(
+                turn, add_generation_prompt=True, return_tensors="pt"
+            )["input_ids"]
+            made = model.generate(
+                ids, do_sample=False, max_new_tokens=48, eos_token_id=stops, pad_token_id=stops[0]
+            )[0, ids.shape[1] :].tolist()
+            chosen = np.asarray(rollout.completion_mask[row])
+            assert np.asarray(rollout.tokens[row])[chosen].tolist() == made
+            assert texts[row] == tokenizers.decode_completion(tokenizer, made)
