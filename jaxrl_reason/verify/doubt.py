@@ -32,28 +32,28 @@ _NOT = frozenset(
 )
 _SUPPOSED = frozenset(
     "suppose supposing assume assuming pretend imagine unless whether if hypothetically maybe perhaps "
-    "possibly supposedly allegedly either or versus thought".split()
+    "possibly supposedly allegedly either or versus thought might may could".split()
 )
 _DENIED = frozenset(
     "wrong incorrect false untrue impossible unlikely mistaken invalid doubt doubts doubtful deny "
-    "denies refuse refuses except excluding unlike erroneous".split()
+    "denies refuse refuses disagree reject rejects exclude excludes dismiss except excluding unlike erroneous".split()
 )
 _UNDENIED = frozenset("no not never without beyond little nothing isnt".split())
 _HELD = frozenset(
     "think believe claim say agree suppose expect accept sure certain convinced true correct right "
-    "possible likely case mean conclude guess".split()
+    "possible likely case mean conclude guess believes thinks says claims agrees thought said claimed".split()
 )
 _SOMEBODY = frozenset(
-    "might may could some they he she people many someone somebody friend student others".split()
+    "might may could some they he she people many someone somebody friend student others let's let lets".split()
 )
 _TURNED = frozenset("opposite negative negation reciprocal inverse contrary reverse".split())
 _CHANGED = frozenset(
     "square cube root half double third quarter twice sum product difference multiple power percent "
     "fraction part one some any out none rest instead short".split()
 )
-_MULTIPLES = frozenset("twice thrice half double triple".split())
+_MULTIPLES = frozenset("twice thrice half double triple times".split())
 _ALMOST = frozenset(
-    "minus than least most under over below above beyond almost nearly between among times within "
+    "minus than least most under over below above beyond almost nearly between among within quite close near "
     "negative".split()
 )
 _ALL_BUT = frozenset("anything everything anyone all nothing anywhere".split())
@@ -69,16 +69,22 @@ _NOT_SO = frozenset(
 )
 _COPULAS = frozenset(
     "is was are were be seems looks appears would can could must cannot does do has did "
-    "isnt cant doesnt wasnt".split()
+    "isnt cant doesnt wasnt that's it's".split()
 )
 _BESIDE = frozenset("the a an also clearly obviously just simply really definitely certainly of "
                     "course still actually very rather be".split())  # fmt: skip
 _SUBJECTS = frozenset(
     ", which this that it but and however yet though although unfortunately the answer".split()
 )
+_POINTING = [["this"], ["that"], ["it"], ["the"], ["that's"], ["it's"]]
 _SAME_AGAIN = frozenset(
     "equivalently approximately about roughly around nearly simply in written rather".split()
 )
+_COMPUTES = frozenset(
+    "minus plus times divided over squared cubed doubled tripled halved percent".split()
+)
+_FAILS = frozenset("fails failed contradicts violates".split())
+_ANOTHER = frozenset("maybe perhaps possibly else even something anything any else not".split())
 _ASIDE = frozenset("wait hmm oh oops actually sorry well so but however ah hold on ,".split())
 
 
@@ -93,7 +99,8 @@ def taken_back(text: str, start: int, end: int, *, weighed: bool = False) -> boo
       >>> taken_back("I doubt that it is 5.", 19, 20), taken_back("No doubt that it is 5.", 20, 21)
       (True, False)
     """
-    before = _tokens(text[max(0, start - REACH) : start])
+    line = text.startswith("####", start)  # what stands above it is another sentence
+    before = [] if line else _tokens(text[max(0, start - REACH) : start])
     if _governed(before, weighed, phrase=text[start : start + 6].lower() == "answer"):
         return True
     behind = text[end : end + REACH].lstrip(_CLOSERS)
@@ -101,7 +108,7 @@ def taken_back(text: str, start: int, end: int, *, weighed: bool = False) -> boo
 
 
 def _tokens(text: str) -> list[str]:
-    plain = _COMMAND.sub(" ", text).translate(_MARKS).lower()
+    plain = _COMMAND.sub(" ", text).translate(_MARKS).lower().replace(" - ", " , ")
     return _TOKEN.findall(plain)
 
 
@@ -124,11 +131,13 @@ def _governed(words: list[str], weighed: bool, *, phrase: bool) -> bool:
             break
     previous = earlier[-1] if earlier else ""
     denied = any(_is_not(word) or word in ("few", "refuse") for word in earlier)
+    if last == "or" and at > 1 and words[at - 2] == "," and not weighed:
+        return "either" in words[:at]  # "2^4, or 16" says the same twice
     if _is_not(last) or last in _SUPPOSED:
         return True
     if last in _DENIED:
         return not (previous in _UNDENIED or previous.endswith("n't"))
-    if last in _HELD or last in ("claims", "says", "thinks", "claimed", "said"):
+    if last in _HELD:
         wrong = any(word in _DENIED or word == "mistake" for word in earlier)
         return denied or wrong or any(word in _SOMEBODY for word in earlier)
     if last in ("but", "except", "besides"):
@@ -141,11 +150,12 @@ def _governed(words: list[str], weighed: bool, *, phrase: bool) -> bool:
 
 
 def _retracted(words: list[str], weighed: bool) -> bool:
-    if words[:1] == [","] and words[1:2] in (["or"], ["maybe"], ["perhaps"], ["possibly"]):
-        words = words[1:]
-    if _hedged(words):
+    aside = words[:1] == [","]
+    if _hedged(words[1:] if aside else words, aside=aside):
         return True
-    if weighed and words[1:2] == ["than"] or weighed and words[:2] == ["short", "of"]:
+    if weighed and (words[1:2] == ["than"] or words[:2] == ["short", "of"]):
+        return True
+    if weighed and words and words[0] in _COMPUTES:
         return True
     end = next((i for i, word in enumerate(words) if word in _ENDS or "\n" in word), len(words))
     if _denied(words[:end]):
@@ -157,22 +167,24 @@ def _retracted(words: list[str], weighed: bool) -> bool:
         return len(rest) == 1 or not rest[1].isalpha() or rest[1] in ("it", "that", "this")
     if rest and rest[0] in _FALSE and not (rest[1:] and rest[1].isalpha()):
         return True
-    return _hedged(rest) or rest[:1] in (["this"], ["that"], ["it"], ["the"]) and _denied(rest)
+    return _hedged(rest, aside=False) or rest[:1] in _POINTING and _denied(rest)
 
 
-def _hedged(words: list[str]) -> bool:
-    if words[:1] == ["or"]:
-        return words[1:2] == [] or words[1] not in _SAME_AGAIN
-    return words[:1] in (["maybe"], ["perhaps"], ["possibly"])
+def _hedged(words: list[str], *, aside: bool) -> bool:
+    """Whether another answer follows; behind a comma, "or" and words may say the same again."""
+    if words[:1] == ["or"] and len(words) > 1:
+        again = words[1] in _SAME_AGAIN or aside and words[1].isalpha() and len(words[1]) > 1
+        return not again or words[1] in _ANOTHER
+    return words[:1] in (["or"], ["maybe"], ["perhaps"], ["possibly"])
 
 
 def _denied(words: list[str]) -> bool:
     """Whether a predicate behind the answer denies it: "is wrong", ", which cannot be right"."""
-    if words and words[0] in _FALSE - {"too"}:
+    if words and (words[0] in _FALSE - {"too"} or words[0] in _FAILS):
         return True
     comma = False
     for i, word in enumerate(words[:_WINDOW]):
-        if word in ("no", "nope") and comma:
+        if word in ("no", "nope") and (comma or i == 0):
             return len(words) == i + 1 or not words[i + 1].isalpha()
         if word in _COPULAS or word.endswith("n't"):
             return _predicate_denies(words[i:])

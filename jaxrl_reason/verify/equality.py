@@ -89,6 +89,8 @@ def _normal_relation(tree: tuple) -> tuple:
         return tree if bounds is None else ("some", bounds)  # 1 < x < 3 is no pair of 1 and 3
     if set(operators) == {"="} and len(sides) > 2:
         # x = 2y = 6: a name and steps towards a value. The steps must agree with one another.
+        while len(sides) > 2 and names.group([s[1] if s[0] == "var" else None for s in sides[:2]]):
+            sides = sides[1:]  # x_1 = x_2 = 4
         head, rest = (sides[:1], sides[1:]) if names.is_name(sides[0]) else ([], sides)
         for a, b in itertools.pairwise(rest):
             if not equal(a, b, float("inf")):

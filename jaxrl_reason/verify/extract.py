@@ -59,14 +59,14 @@ _HEADING = re.compile(r"[#*][#*\s]*(?:the\s+)?(?:final\s+|correct\s+)?")  # "## 
 _UNDER_IT = re.compile(r"answer([\s*:]*+)")
 _LEAD = re.compile(
     r"[\s:=*]*(?:(?>is|thus|therefore|option|choice|simply|just|exactly|then|hence|indeed"
-    r"|clearly|equal to|given by|approximately|about|roughly|around)\b[\s:*]*)*",
+    r"|clearly|equal to|given by|approximately|about|roughly|around|surely|certainly|definitely|obviously)\b[\s:*]*)*",
     re.I,
 )
 # Where the sentence ends, or goes on with reasons and with what is nearly the same.
 _STOP = re.compile(
     r"[.!?](?=\s|\*|$)|\n|;? I hope\b|[,\s]\s?(?:since|because)\s|,\sas\s"
     r"|\sas (?:required|desired|claimed|expected)\b|,\s?not\s|[,\s]\s?(?:rather than|instead of)\s"
-    r"|\s\((?:that is|i\.e\.|which is|not)[\s,]|,\s?(?:which|but)\s(?=[a-z])"
+    r"|\s\((?:that is|i\.e\.|which is|(?:and\s)?not)[\s,]|,\s?(?:which|but)\s(?=[a-z])"
     r"|(?:,?\s(?:or|which is)\s|\s\((?:or\s)?)(?:approximately|about|roughly)\s"
 )
 _MAX_BOXES = 8  # that stand side by side
@@ -128,12 +128,13 @@ def own_turn(completion: str, *, marked: bool = True) -> str:
       >>> own_turn("Answer: 7\n\nQuestion: What is 1 + 1?\nAnswer: 2")
       'Answer: 7\n'
     """
-    for mark in _TURN_ENDS:
-        if mark in completion:
-            at = completion.index(mark)
-            if completion[:at].strip():
-                completion = completion[:at]
+    for mark in _TURN_ENDS if "<" in completion else ():
+        at = completion.find(mark)
+        if at != -1 and completion[:at].strip():
+            completion = completion[:at]
     begin = _behind_thoughts(completion)
+    if _TURN.search(completion, begin) is None:
+        return completion
     if marked:
         answered = _first_place(completion, begin)
     else:

@@ -7,12 +7,14 @@ What worker processes load (`verify.pool`), so nothing here may import jax.
 Conventions, where graders differ: rational values are compared exactly (0.333 is not 1/3, 3.14159
 is not pi); 50% is 1/2 and not 50 (but a gold 50% takes a bare 50 too); a unit may be missing on
 one side, but where both sides have one they must agree, converted exactly; 12_5 equals 12_5 alone;
+behind a number a word counts what a plural can count and no word may change it (`verify.nouns`);
 6-1, 5! or sin(30) is no final answer unless the gold answer itself is left like that; of "x = 5"
 the value counts, of "4 = 5" nothing.
 Sets of reals are one however they are written; x > 1, x < 5 means both and x < 1, x > 5 either.
 Quantities of a formula of several letters are positive: sqrt(a^2 b) is a sqrt(b), but sqrt(x^2) is
 not x. I(0) is a name and not zero. 3:4 is 3/4, but 2:1 is no 2; 0.333... repeats. A constant
-of integration may be called c or C.
+of integration may be called c or C, and so may what a set or a family of solutions runs over. 12:30
+is a time and no 2:5. A gold float is what it rounds. Of \boxed{50}\% both 50% and 50 are said.
 """
 
 from __future__ import annotations
@@ -278,6 +280,11 @@ def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
     named = wording.value_named(answer.text)
     if named is not None and (gold.value is not None or gold.tree[0] != "rel"):
         return matches(gold, read(named), deadline)
+    if named is None and gold.tree is not None and gold.tree[0] == "rel":
+        asked = wording.value_named(gold.text)  # m + n = 14, where the answer is a bare 14
+        bare = answer.tree is None or answer.tree[0] != "rel"
+        if asked is not None and bare and not set(gold.text) & set("xyz"):
+            return matches(read(asked), answer, deadline)
     labelled = _LABELLED.fullmatch(_plain(answer.text))
     if labelled:
         return matches(gold, read(labelled[3]), deadline)

@@ -33,8 +33,8 @@ _LABELS = frozenset(
     "method theorem lemma item no number grade level option round and or nor then".split()
 )
 _HEDGES = frozenset(
-    "or either maybe perhaps possibly might may could neither nor between anything impossible doubt "
-    "suppose assume if unless whether unsure guess unclear unknown choices options".split()
+    "or either maybe perhaps possibly probably presumably might may could neither nor between anything "
+    "impossible doubt suppose assume if unless whether unsure guess unclear unknown choices options".split()
 )
 _UNKNOWING = frozenset(
     "cannot can't sorry unable insufficient determine don't unclear impossible".split()
@@ -45,8 +45,9 @@ _GOES_ON = frozenset(
     "equals gives when because since which be has have".split()
 )
 _END_OF_UNIT = frozenset(
-    "in on at after before when that which who for from with to by and so if because since as is are was "
-    "were now left more altogether total each remaining overall during while until than all this".split()
+    "in on at after before when that which who for from with to by and so if because since as is are "
+    "was were now every per remain remains can will would could should makes gives left more altogether "
+    "total each remaining overall during while until than all this".split()
 )
 
 
@@ -167,8 +168,9 @@ def _plain_number(sentence: str, matches: list[re.Match]) -> tuple[int, int, str
     tail = sentence[last.end() :]
     if tail[:1] in tuple("+*/^(") or tail[:1].isdigit():
         return None
-    sign = "%" if tail.lstrip(" \\")[:1] == "%" else ""
-    return last.start(), last.end(), last[0].replace("$ ", "$").strip() + sign + _unit(tail)
+    percent = tail.lstrip(" \\")[:1] == "%"
+    value = last[0].replace("$ ", "$").strip() + ("%" if percent else "")
+    return last.start(), last.end(), value if percent else value + _unit(tail)
 
 
 def _unit(tail: str) -> str:

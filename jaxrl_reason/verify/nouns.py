@@ -21,8 +21,8 @@ _CHANGE = frozenset(
     "or and not minus plus times squared cubed factorial factorials to than over divided if is are was were but "
     "i so no wait then because since per point half halves quarter quarters halved doubled tripled double triple "
     "percent pct percentage percents x pi e sqrt sin cos tan log ln mod modulo choose base the than except all any "
-    "positive negative negatives negated negation opposite opposites inverse inverses reciprocal reciprocals "
-    "even odd real integer numbers where when which that below beneath under short behind debt deficit loss lost "
+    "negative negatives negated negation opposite opposites inverse inverses reciprocal reciprocals "
+    "where when which that below beneath under short behind debt deficit loss lost "
     "owed missing gross score scores grand dozenth dozenths parts "
     # doubt and judgement
     "maybe perhaps possibly probably approximately about wrong false incorrect untrue invalid mistaken mistake "
@@ -69,6 +69,8 @@ def changes(word: str) -> bool:
     return (
         word in _CHANGE
         or word in vocabulary.NUMBERS
+        or word not in ("zeros", "ones")
+        and word.removesuffix("s") in vocabulary.NUMBERS
         or vocabulary.counted(word) is not None
         or word.endswith("ly")
         and word not in _ADVERBS_TOO
@@ -102,6 +104,10 @@ def trimmed(words: list[str]) -> list[str] | None:
     return noun if 0 < len(noun) <= MAX_WORDS else None
 
 
+# Adjectives of numbers, which count such numbers and say nothing alone.
+_KINDS = frozenset("positive even odd real integer rational prime whole".split())
+
+
 def counts(noun: list[str], *, one: bool) -> bool:
     """Whether an adjective or none and a noun can be what a number counts.
 
@@ -114,9 +120,11 @@ def counts(noun: list[str], *, one: bool) -> bool:
       >>> counts(["apple"], one=True), counts(["unsuitable"], one=True)
       (True, False)
     """
-    if any(changes(word) for word in noun):
-        return False
+    if noun == ["times"]:
+        return True
     last = noun[-1].lower()
+    if any(changes(word) for word in noun) or last in _KINDS:
+        return False
     return _is_plural(last) or one and len(last) > 2 and _ADJECTIVE.fullmatch(last) is None
 
 

@@ -2,8 +2,8 @@ r"""Units behind (and currencies before) a number: split off, converted exactly,
 
 Host side. Reads: nothing. Writes: nothing.
 
-A unit is a factor and a dimension. Words that are no unit ("apples") are dimensions of their own,
-so that "5 apples" is neither 5 cm nor 5 oranges.
+A unit is a factor and a dimension. What else is counted ("apples", see `verify.nouns`) is a dimension
+of its own, so that "5 apples" is neither 5 cm nor 5 oranges; "5 halves" and "5 dozen" are numbers.
 """
 
 from __future__ import annotations
@@ -134,6 +134,12 @@ def split(text: str) -> tuple[str, Unit | None]:
         symbol = match[2] or "$"
         rest, behind = split(match[1] + text[match.end() :])
         money = Unit(*_pack(*_UNITS[symbol]))
+        if (
+            behind is not None
+            and behind.dimension
+            and all(power < 0 for _, power in behind.dimension)
+        ):
+            return rest, Unit(behind.factor, tuple(sorted((*money.dimension, *behind.dimension))))
         return (rest, money) if behind is None or behind == money else (text, None)
     match = _DEGREE.search(text)
     if match and match.start() and not _ANGLE_OF.search(text):  # sin 20^o is no number of degrees

@@ -30,7 +30,9 @@ LETTERS = frozenset(
     "rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi "
     "Psi Omega ell hbar odot star prime partial nabla angle triangle cdots".split()
 )
-ACCENTS = frozenset("overline bar vec hat dot ddot tilde widehat underline mathbb".split())
+ACCENTS = frozenset(
+    "overline overrightarrow overleftarrow overarc bar vec hat dot ddot tilde widehat underline mathbb".split()
+)
 CLOSERS = {"(": ")][", "[": ")][", "]": "[])"}
 AND = frozenset(("and", "or", "&", "to"))
 NUMBERS = {
