@@ -217,13 +217,13 @@ def order_entropy(folder: pathlib.Path, config: ml_collections.ConfigDict) -> fl
 
 
 def hacked_repairs(folders: list[pathlib.Path]) -> tuple[int, list[dict]]:
-    """Number of logged pairs, and those whose repair has the right answer but a wrong step."""
+    """Number of logged pairs that were trained, and those whose repair has the right answer but a wrong step."""
     pairs = [
         record
         for folder in folders
         for file in sorted(folder.glob("rollouts/*.jsonl"))
         for record in map(json.loads, file.read_text().splitlines())
-        if record["kind"] == "pair"
+        if record["kind"] == "pair" and record.get("status", "accepted") == "accepted"
     ]
     return len(pairs), [p for p in pairs if p["repaired_first_error"] != -1]
 
