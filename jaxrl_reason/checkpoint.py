@@ -150,6 +150,10 @@ class Checkpoints:
         self.wait()
         return max(self._steps(), default=None)
 
+    def latest_update(self) -> int:
+        """The update that a run goes on from with what is on the disk; 0 where nothing is."""
+        return self.latest_step() or 0
+
     def wait(self) -> None:
         """Block until the save under way is complete.
 

@@ -207,6 +207,9 @@ def _train() -> ml_collections.ConfigDict:
     )
     c.checkpoint_every = 25  # updates, >= 1; the last update is always saved
     c.keep_checkpoints = 2  # newest ones kept, >= 1
+    # seconds that the running update has after SIGTERM, >= 0: then it is dropped, and the state before it saved; 0: it
+    # is waited for. Many schedulers kill after 30.
+    c.preempt_grace_s = 20.0
     c.log_rollouts_every = 10  # updates, >= 1
     c.log_rollouts = 16  # records per logged update, >= 0
     c.tensorboard = True  # bool: event files beside metrics.jsonl

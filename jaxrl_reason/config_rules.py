@@ -221,6 +221,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "train.max_generated_tokens": (0, None),
     "train.checkpoint_every": (1, None),
     "train.keep_checkpoints": (1, None),
+    "train.preempt_grace_s": (0, None),
     "train.log_rollouts_every": (1, None),
     "train.log_rollouts": (0, None),
     "eval.every": (0, None),

@@ -55,6 +55,7 @@ class Progress:
     generated_tokens: int = 0  # policy, repairs and audits; evaluation not counted
     trained_tokens: int = 0  # tokens with loss
     seconds: float = 0.0  # spent on updates; evaluation and saving not counted
+    unevaluated: bool = False  # the evaluation that is due at this update is missing
     frozen: int = 0  # fingerprint of weights that are not in the checkpoint; 0: there are none
 
     def advance(self, *, generated: int, trained: int, seconds: float) -> None:
@@ -187,7 +188,7 @@ def start(
     if store.latest_step() is None:
         if resume:
             print(f"{run.folder}: no checkpoint yet; starting at update 0")
-        return state, Progress(frozen=fingerprint)
+        return state, Progress(frozen=fingerprint, unevaluated=True)
     state, meta = store.restore(state)
     if meta["frozen"] != fingerprint:
         raise checkpoint.CheckpointError(

@@ -40,6 +40,7 @@ _RESUMABLE = (
     "train.max_generated_tokens",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.preempt_grace_s",
     "train.log_rollouts_every",
     "train.log_rollouts",
     "train.tensorboard",

@@ -11,11 +11,10 @@ Every stage can be replaced: `train(config, method=mine)` in a notebook is a for
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import pathlib
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +30,7 @@ from jaxrl_reason import (
     phases,
     run_folder,
     sharding,
+    signals,
     timing,
 )
 from jaxrl_reason import config as config_lib
@@ -97,20 +97,32 @@ def train(
             num_updates=config.train.num_updates,
             max_generated_tokens=config.train.max_generated_tokens,
             tensorboard=config.train.tensorboard,
-            resumed_from=progress.update if resume else None,
+            resumed_from=_kept_update(store, resume),
         )
     writers = parts.Writers(writers)
     compiles = timing.CompileCounter()
 
+    def keep(line: dict[str, float] | None = None) -> int:
+        """The state after the last whole update, on the disk, and its metrics where they are not there yet."""
+        if line is not None:
+            writers.write(progress.update, line)
+        store.save(progress.update, state, progress.to_dict())
+        store.wait()
+        return progress.update
+
     with contextlib.ExitStack() as closing:
+        # Left last: a signal while the rest is closed must not cut off the save under way.
+        stop = closing.enter_context(signals.stopping(_grace_s(config)))
         for part in (compiles, writers, store):
             closing.callback(part.close)
-        stop = closing.enter_context(_stop_on_sigterm())
 
-        if progress.update == 0:
+        if progress.unevaluated:
             writers.phase("evaluating")
-            writers.write(0, evaluate.in_loop(run, state.params, 0))
-            store.save(0, state, progress.to_dict())
+            with stop.droppable(keep):
+                writers.write(progress.update, evaluate.in_loop(run, state.params, progress.update))
+                progress.unevaluated = False
+            if not stop.dropped:
+                store.save(progress.update, state, progress.to_dict())
 
         while not _finished(config, progress) and not stop.is_set():
             clock = timing.Clock()
@@ -120,31 +132,40 @@ def train(
             companion = second and second.bind(state.companion, clock)
             stages = parts.bind_stages(run, state.params, key, verify, clock, companion)
 
-            # HOST, DEVICE, HOST: problems, completions, verdicts; refilled while groups give no signal.
-            writers.phase("sampling")
-            groups, sampled = collect(run, stages, update)
-            sampled |= mismatch_metrics(groups, stages)
+            with stop.droppable(keep):
+                # HOST, DEVICE, HOST: problems, completions, verdicts; refilled while groups give no signal.
+                writers.phase("sampling")
+                groups, sampled = collect(run, stages, update)
+                sampled |= mismatch_metrics(groups, stages)
 
-            # The method decides which rows are trained, on which tokens, with what advantage and weight.
-            writers.phase("repairing" if config.method.name == "iop" else "building")
-            built = run.method.build(groups, stages, rng)
+                # The method decides which rows are trained, on which tokens, with what advantage and weight.
+                writers.phase("repairing" if config.method.name == "iop" else "building")
+                if second is not None:  # its state is used up here
+                    stop.commit(store.latest_update)
+                built = run.method.build(groups, stages, rng)
 
-            # DEVICE: optimizer updates, compiled once.
-            writers.phase("updating")
-            with clock.time("update"):
-                state, trained = state._replace(companion=None), 0
-                results: dict[str, float] = {}
-                split = batching.minibatches(built.rows, config.optim.minibatches, rng)
-                batches = [parts.place_batch(run, parts.to_batch(run, rows)) for rows in split]
-                # The first minibatch is on-policy; what the others divide by must be taken before it moves the policy.
-                state, batches[1:] = parts.with_old_logprobs(update_fn, state, batches[1:])
-                for rows, batch in zip(split, batches, strict=True):
-                    state, results = update_fn(state, batch)
-                    results = {name: float(value) for name, value in results.items()}
-                    trained += sum(int(row.gate.sum()) for row in rows)
-                    if results.get("policy/nonfinite"):
-                        _stop_nonfinite(run, update + 1, results, store.latest_step())
-                state = state._replace(companion=built.companion)
+                # DEVICE: optimizer updates, compiled once.
+                writers.phase("updating")
+                if stop.is_set() and second is None:
+                    keep()  # the update may outlast the grace, and uses the state up
+                stop.commit(store.latest_update)
+                with clock.time("update"):
+                    state, trained = state._replace(companion=None), 0
+                    results: dict[str, float] = {}
+                    split = batching.minibatches(built.rows, config.optim.minibatches, rng)
+                    batches = [parts.place_batch(run, parts.to_batch(run, rows)) for rows in split]
+                    # The first minibatch is on-policy; what the others divide by must be taken before it moves the
+                    # policy.
+                    state, batches[1:] = parts.with_old_logprobs(update_fn, state, batches[1:])
+                    for rows, batch in zip(split, batches, strict=True):
+                        state, results = update_fn(state, batch)
+                        results = {name: float(value) for name, value in results.items()}
+                        trained += sum(int(row.gate.sum()) for row in rows)
+                        if results.get("policy/nonfinite"):
+                            _stop_nonfinite(run, update + 1, results, store.latest_step())
+                    state = state._replace(companion=built.companion)
+            if stop.dropped:
+                break
             progress.advance(
                 generated=run.engine.generated_tokens - spent,
                 trained=trained,
@@ -154,14 +175,14 @@ def train(
             line = sampled | built.metrics | results | clock.metrics() | progress.metrics()
             line |= getattr(run.task, "metrics", dict)()
             line["perf/compiles"] = float(compiles.count)
-            if (
-                config.eval.every
-                and progress.update % config.eval.every == 0
-                or _finished(config, progress)
-            ):
+            progress.unevaluated = _evaluates(config, progress)
+            if progress.unevaluated and not stop.is_set():
                 writers.phase("evaluating")
-                line |= evaluate.in_loop(run, state.params, progress.update)
-            writers.write(progress.update, line)
+                with stop.droppable(functools.partial(keep, line)):
+                    line = line | evaluate.in_loop(run, state.params, progress.update)
+                    progress.unevaluated = False
+            if not stop.dropped:
+                writers.write(progress.update, line)
             if progress.update % config.train.log_rollouts_every == 0 or progress.update == 1:
                 _write_records(run, progress.update, built.records)
             saving = progress.update % config.train.checkpoint_every == 0
@@ -169,7 +190,8 @@ def train(
                 writers.phase("saving")
                 store.save(progress.update, state, progress.to_dict())
 
-        parts.save_policy(run, state.params)
+        if not stop.dropped and not progress.unevaluated:
+            parts.save_policy(run, state.params)
     return run.folder, state
 
 
@@ -299,18 +321,21 @@ def _finished(config: ml_collections.ConfigDict, progress: parts.Progress) -> bo
     )
 
 
-@contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[threading.Event]:
-    """Event that SIGTERM sets: the update in progress ends, its state is saved, the program exits with 0."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+def _evaluates(config: ml_collections.ConfigDict, progress: parts.Progress) -> bool:
+    """Whether the policy is evaluated after the update that is done."""
+    every = config.eval.every
+    return bool(every and progress.update % every == 0) or _finished(config, progress)
+
+
+def _kept_update(store: checkpoint.Checkpoints, resume: bool) -> int | None:
+    """Last update whose metrics a resumed run keeps; -1: none, since it starts anew."""
+    step = store.latest_step()
+    return None if not resume else -1 if step is None else step
+
+
+def _grace_s(config: ml_collections.ConfigDict) -> float:
+    # Processes that share one computation cannot drop it each on its own.
+    return 0.0 if jax.process_count() > 1 else config.train.preempt_grace_s
 
 
 def _stop_nonfinite(run: parts.Run, update: int, results: dict, last_good: int | None) -> None:

@@ -150,7 +150,9 @@ class Interrupting(outcome.Outcome):
 
 
 def test_sigterm_saves_the_update_in_progress_and_returns(start, tmp_path):
-    config = small("gspo", tmp_path / "run", model__source=start, train__checkpoint_every=100)
+    # However slow the machine is, the update is waited for.
+    changes = {"train__checkpoint_every": 100, "train__preempt_grace_s": 0}
+    config = small("gspo", tmp_path / "run", model__source=start, **changes)
     Interrupting.calls = 0
     before = signal.getsignal(signal.SIGTERM)
     folder, state = train.train(
