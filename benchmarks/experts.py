@@ -109,7 +109,8 @@ def tuned(options: argparse.Namespace, seed: int, rate: float) -> pathlib.Path:
             f"run_dir={folder}",
             f"seed={seed}",
         ]
-        sft.sft(config_lib.load(CONFIGS / "sft_arithmetic.py", changes))
+        begun = (folder / "config.json").exists()
+        sft.sft(config_lib.load(CONFIGS / "sft_arithmetic.py", changes), resume=begun)
     return folder / "policy"
 
 
@@ -224,7 +225,8 @@ def main() -> None:
     start = options.runs / "start"
     if not (start / "policy").exists():
         given = [TASK[0], *START, f"run_dir={start}"]
-        sft.sft(config_lib.load(CONFIGS / "sft_arithmetic.py", given))
+        begun = (start / "config.json").exists()
+        sft.sft(config_lib.load(CONFIGS / "sft_arithmetic.py", given), resume=begun)
     problems = unsolved(options.runs)
     print(f"{len(problems)} of {POOL_PROBLEMS} problems were not solved in {POOL_SAMPLES} samples")
     seeds, own = range(FIRST_SEED, FIRST_SEED + options.seeds), str(start / "policy")

@@ -398,7 +398,8 @@ def main() -> None:
     suffix, tokens = SETTINGS[options.setting]
     start = options.runs / options.setting / "start"
     if not (start / "policy").exists():
-        sft.sft(config_lib.load(CONFIGS / f"sft_{suffix}.py", [f"run_dir={start}"]))
+        begun = (start / "config.json").exists()
+        sft.sft(config_lib.load(CONFIGS / f"sft_{suffix}.py", [f"run_dir={start}"]), resume=begun)
     jobs = jobs_of(options)
     compare.run_all([(f, *job) for f, job in jobs.items()], options.workers, run_job, is_complete)
     if options.sweep:

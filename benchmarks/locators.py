@@ -83,7 +83,8 @@ def make_critic(options: argparse.Namespace, policy: policies.Policy) -> None:
         "rollout.prompt_length": shapes.prompt + shapes.completion + 8,
     }
     like.update_from_flattened_dict(changes)
-    sft.sft(config_lib.validate(like), policy=policy)
+    begun = (options.critic / "config.json").exists()
+    sft.sft(config_lib.validate(like), policy=policy, resume=begun)
 
 
 def make_config(options: argparse.Namespace, changes: dict) -> ml_collections.ConfigDict:

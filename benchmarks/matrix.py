@@ -90,10 +90,12 @@ def prepare(options: argparse.Namespace, setting: str) -> None:
     base, (cold, shared) = options.runs / setting, SETTINGS[setting]
     if not (base / "start" / "policy").exists():
         given = [*shared, *cold, f"run_dir={base}/start"]
-        sft.sft(config_lib.load(CONFIGS / "sft_arithmetic.py", given))
+        begun = (base / "start" / "config.json").exists()
+        sft.sft(config_lib.load(CONFIGS / "sft_arithmetic.py", given), resume=begun)
     if not (base / "prm" / "prm").exists():
         given = [*shared, f"model.source={base}/start/policy", f"run_dir={base}/prm"]
-        prm_training.train_prm(config_lib.load(CONFIGS / "prm_arithmetic.py", given))
+        begun = (base / "prm" / "config.json").exists()
+        prm_training.train_prm(config_lib.load(CONFIGS / "prm_arithmetic.py", given), resume=begun)
 
 
 def run_all(options: argparse.Namespace, jobs: list[compare.Job]) -> None:

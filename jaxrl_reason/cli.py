@@ -18,6 +18,7 @@ import itertools
 import json
 import logging
 import os
+import pathlib
 import shlex
 import shutil
 import sys
@@ -196,11 +197,14 @@ def _make_parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.Argum
 
     add = functools.partial(cli_options.add_command, commands)
     train = add("train", _train, "train a policy with reinforcement learning", config=True)
-    train.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint of config.run_dir"
-    )
-    add("sft", _sft, "cold start: supervised training of a first policy", config=True)
-    add("train-prm", _train_prm, "train and examine a process reward model", config=True)
+    sft = add("sft", _sft, "cold start: supervised training of a first policy", config=True)
+    prm = add("train-prm", _train_prm, "train and examine a process reward model", config=True)
+    for trained in (train, sft, prm):
+        trained.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on from the newest checkpoint of config.run_dir",
+        )
     evaluate = add(
         "evaluate",
         _evaluate,
@@ -303,7 +307,7 @@ def _sft(options: argparse.Namespace, assignments: Sequence[str]) -> None:
     _prepare_process(options)
     from jaxrl_reason import sft
 
-    sft.sft(config)
+    _print_made(sft.sft(config, resume=options.resume))
 
 
 def _train_prm(options: argparse.Namespace, assignments: Sequence[str]) -> None:
@@ -311,7 +315,15 @@ def _train_prm(options: argparse.Namespace, assignments: Sequence[str]) -> None:
     _prepare_process(options)
     from jaxrl_reason import prm_training
 
-    print(prm_training.train_prm(config))
+    _print_made(prm_training.train_prm(config, resume=options.resume))
+
+
+def _print_made(folder: pathlib.Path) -> None:
+    """Where the result lies, or how to come by it where a signal ended the work."""
+    if folder.exists():
+        print(folder)
+    else:
+        print(f"{folder}: not there yet; go on with --resume", file=sys.stderr)
 
 
 def _evaluate(options: argparse.Namespace, assignments: Sequence[str]) -> None:

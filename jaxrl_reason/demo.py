@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+import sys
 import time
 
 import rich.console
@@ -36,6 +37,7 @@ def main(run_dir: str = "runs/demo", *, generated_tokens: int = GENERATED_TOKENS
     started = time.perf_counter()
     console.rule("1 of 3: cold start (policy mode and repair mode)")
     start = sft.sft(config_lib.load(CONFIGS / "sft_arithmetic.py", [f"run_dir={folder}/start"]))
+    _end_if_stopped(start)
     runs = {}
     for number, (name, file) in enumerate(ARMS.items(), 2):
         console.rule(f"{number} of 3: {name}, {generated_tokens:,} generated tokens")
@@ -46,11 +48,18 @@ def main(run_dir: str = "runs/demo", *, generated_tokens: int = GENERATED_TOKENS
             "eval.every=3",
         ]
         runs[name], _ = train.train(config_lib.load(CONFIGS / file, overrides))
+        _end_if_stopped(runs[name] / "policy")
     page = report.write_report(list(runs.values()), folder / "report.html")
     console.print(table(runs))
     minutes = (time.perf_counter() - started) / 60
     console.print(f"{minutes:.1f} minutes. Report, to open in a browser: {page.resolve()}")
     return page
+
+
+def _end_if_stopped(policy: pathlib.Path) -> None:
+    """End the program where a signal ended one of its runs, which then left no policy."""
+    if not policy.exists():
+        sys.exit(0)
 
 
 def table(runs: dict[str, pathlib.Path]) -> rich.table.Table:

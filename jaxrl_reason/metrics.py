@@ -61,6 +61,7 @@ def _repaired(failures: float, metrics: Mapping[str, Any]) -> str:
 # pattern, where there is one, names the task and is shown as soon as two tasks are evaluated.
 COLUMNS: tuple[tuple[str, str, Callable[..., str]], ...] = (
     (r"reward/mean", "reward", "{:.3f}".format),
+    (r"(?:sft/[a-z]+_|prm/)loss", "loss", "{:.4f}".format),
     (r"response_length/mean", "length", "{:.4g}".format),
     (r"process/failures", "repaired", _repaired),
     (r"eval/(.+)/avg@\d+", "accuracy", "{:.3f}".format),

@@ -198,6 +198,12 @@ def start(
     return state, Progress(**meta)
 
 
+def grace_s(config: ml_collections.ConfigDict) -> float:
+    """Seconds after which work is dropped for a signal; 0: it is waited for."""
+    # Processes that share one computation cannot drop it each on its own.
+    return 0.0 if jax.process_count() > 1 else config.train.preempt_grace_s
+
+
 def make_optimizer(run: Run) -> Any:
     """Optimizer and schedule of `config.optim`."""
     config = run.config

@@ -1,17 +1,19 @@
 """Training of a process reward model, and its examination: labelled steps in, P(right so far) at each step's end out.
 
 Host side; drives the device. Reads: a policy or a process reward model; a JSONL file of labels, or solutions that the
-policy writes. Writes: run_dir/prm/ with evaluation.json, run_dir/metrics.jsonl, run_dir/config.json.
+policy writes; checkpoints. Writes, in run_dir: config.json, labels.jsonl with what was labelled here, metrics.jsonl,
+checkpoints/N/, and prm/ with evaluation.json.
 
 A model may judge in reinforcement learning only once its F1 on labelled solutions is known, so it is saved with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
+import functools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,19 +22,28 @@ import ml_collections
 import numpy as np
 import optax
 
+from jaxrl_reason import (
+    checkpoint,
+    metrics,
+    parts,
+    run_folder,
+    sharding,
+    signals,
+    solutions,
+    supervised,
+)
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import metrics, parts, sharding, solutions
 from jaxrl_reason.algos import step_loss
 from jaxrl_reason.credit import locate_steps
 from jaxrl_reason.models import prm as prms
 from jaxrl_reason.rollout import batching, judges, step_scores
-from jaxrl_reason.types import Params
+from jaxrl_reason.tasks import schedule
+from jaxrl_reason.types import Params, TrainState
 from jaxrl_reason.verify import processbench, step_labels
 
 # Problems that no RL run and no cold start reaches, to learn from and to be examined on.
 _TRAIN_PROBLEMS, _EXAM_PROBLEMS = 30_000_000, 40_000_000
 _THRESHOLDS = [round(0.05 * i, 2) for i in range(1, 20)]
-_LOG_EVERY = 50  # updates
 
 
 class StepBatch(NamedTuple):
@@ -50,27 +61,31 @@ def train_prm(
     task: Any = None,
     policy: Any = None,
     mesh: jax.sharding.Mesh | None = None,
+    resume: bool = False,
 ) -> pathlib.Path:
     """Minimise the cross-entropy of step labels; evaluate; returns the model's folder.
 
     Args:
       config: reads prm, model, task, mesh, rollout, locate (budgets, threshold, and for Monte-Carlo labels the search),
-        optim.microbatch_rows.
+        optim.microbatch_rows, train (checkpoints, grace).
       task: default `config.task`.
       policy: trunk to start from, and author of the solutions; default `config.model.source`.
       mesh: devices; default all of them, as `config.mesh` says.
+      resume: go on from the run folder's latest checkpoint, bitwise as if never stopped.
     Returns:
-      run_dir/prm.
+      run_dir/prm. Where a signal ended the run it is not there yet.
     Raises:
-      FileExistsError: run_dir already holds a process reward model.
+      FileExistsError: run_dir already holds a run or a process reward model, and `resume` is False.
       FloatingPointError: the loss is not finite.
       ValueError: an unusable file (with its line), labels that the task cannot give, or nothing to learn from.
     """
     config_lib.validate(config)
     sharding.check_one_process()
     folder = pathlib.Path(config.run_dir)
-    if (folder / "prm").exists():
-        raise FileExistsError(f"{folder}/prm exists; choose another --config.run_dir")
+    if (folder / "prm").exists() and not resume:
+        raise FileExistsError(
+            f"{folder}/prm exists; choose another --config.run_dir, or go on with --resume"
+        )
     run = parts.make_run(config, task=task, policy=policy, mesh=mesh)
     if not config.prm.eval_path and not hasattr(run.task, "first_error"):
         raise ValueError(
@@ -78,21 +93,48 @@ def train_prm(
             " solutions; set it to a JSON file of ProcessBench"
         )
     prm = _first_prm(run)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(config_lib.to_json(config))
-    writers = parts.Writers(
-        metrics.open_writers(folder, num_updates=max(config.prm.updates, 1), tensorboard=False)
+    store = checkpoint.Checkpoints(folder / "checkpoints", keep=config.train.keep_checkpoints)
+    begun = store.latest_step() is not None
+    run_folder.claim(folder, config, resume=resume, begun=begun)
+    state, progress = _first_state(run, prm), parts.Progress()
+    if begun:
+        state, meta = store.restore(state)
+        progress = parts.Progress(**meta)
+    writers = metrics.open_writers(
+        folder,
+        num_updates=max(config.prm.updates, 1),
+        tensorboard=False,
+        resumed_from=progress.update if resume else None,
     )
-    if config.prm.updates:
-        writers.phase("labelling")
-        labelled = _labelled(run, prm)
-        prm = _fit(run, prm, labelled, writers)
-    writers.phase("evaluating")
-    evaluation = _evaluation(run, prm)
-    writers.write(config.prm.updates, {"prm/f1": evaluation["scores"]["f1"]})
-    writers.close()
-    prms.save_prm(folder / "prm", prm, evaluation)
+    with contextlib.ExitStack() as closing:
+        stop = closing.enter_context(signals.stopping(parts.grace_s(config)))
+        session = supervised.Session(config, store, parts.Writers(writers), stop, state, progress)
+        for part in (session.writers, store):
+            closing.callback(part.close)
+        if progress.update < config.prm.updates:
+            _fit(run, prm, session)
+        if progress.update == config.prm.updates and not stop.is_set():
+            _examine(run, dataclasses.replace(prm, params=session.state.params), session)
     return folder / "prm"
+
+
+def _examine(run: parts.Run, prm: prms.Prm, session: supervised.Session) -> None:
+    """Evaluate the model and save it."""
+    session.writers.phase("evaluating")
+    with session.stop.droppable(session.keep):
+        evaluation = _evaluation(run, prm)
+        session.writers.write(run.config.prm.updates, {"prm/f1": evaluation["scores"]["f1"]})
+        prms.save_prm(run.folder / "prm", prm, evaluation)
+
+
+def _first_state(run: parts.Run, prm: prms.Prm) -> TrainState:
+    # The update donates its state, and the model's own arrays stay.
+    params = jax.tree.map(jnp.copy, prm.params)
+    opt_state = _make_optimizer(run.config.prm).init(params)
+    state = TrainState(jnp.int32(0), params, opt_state, jax.random.key(run.config.seed))
+    # Moments lie beside their parameters; where a count lies, an update leaves it, and what it then gets compiles once.
+    everywhere = sharding.replicated(run.mesh)
+    return jax.tree.map(lambda x: x if x.ndim else jax.device_put(x, everywhere), state)
 
 
 def _first_prm(run: parts.Run) -> prms.Prm:
@@ -115,11 +157,18 @@ def _first_prm(run: parts.Run) -> prms.Prm:
 
 
 def _labelled(run: parts.Run, prm: prms.Prm) -> list[step_labels.Labelled]:
-    """Solutions with a label per step, from a file or written by the policy."""
+    """Solutions with a label per step, from a file or written by the policy: those are kept in labels.jsonl."""
     config = run.config.prm
     readers = {"trl": step_labels.read_trl, "prm800k": step_labels.read_prm800k}
     if config.labels in readers:
         return readers[config.labels](config.path)
+    kept = run.folder / "labels.jsonl"
+    if kept.exists():  # of a run that is resumed
+        records = supervised.read_lines(kept)
+        return [
+            step_labels.Labelled(r["prompt"], tuple(r["steps"]), tuple(r["labels"]))
+            for r in records
+        ]
     question = judges.question_fn(prm, run.task)
     wanted = config.solutions
     labelled = [
@@ -131,6 +180,7 @@ def _labelled(run: parts.Run, prm: prms.Prm) -> list[step_labels.Labelled]:
             f"prm.labels = {config.labels!r}: none of {wanted} solutions could be labelled;"
             " start from a policy that sometimes solves the problems, or raise prm.solutions"
         )
+    supervised.write_lines(kept, (solution._asdict() for solution in labelled))
     return labelled
 
 
@@ -176,21 +226,20 @@ def pack(rows: Sequence[_Row], *, num_rows: int, width: int) -> StepBatch:
     return StepBatch(tokens, mask, targets, labels)
 
 
-def _fit(
-    run: parts.Run,
-    prm: prms.Prm,
-    labelled: Sequence[step_labels.Labelled],
-    writers: parts.Writers,
-) -> prms.Prm:
-    config = run.config.prm
-    max_tokens = _max_tokens(run)
-    rows = rows_of(
-        prm,
-        labelled,
-        max_tokens=max_tokens,
-        hard_above=config.hard_above if config.targets == "hard" else None,
-        drop_after_error=config.after_error == "drop",
-    )
+def _fit(run: parts.Run, prm: prms.Prm, session: supervised.Session) -> None:
+    """Label, and take the updates that are left."""
+    config, max_tokens = run.config.prm, _max_tokens(run)
+    session.writers.phase("labelling")
+    with session.stop.droppable(session.keep):
+        rows = rows_of(
+            prm,
+            _labelled(run, prm),
+            max_tokens=max_tokens,
+            hard_above=config.hard_above if config.targets == "hard" else None,
+            drop_after_error=config.after_error == "drop",
+        )
+    if session.stop.dropped:
+        return
     if not rows:
         raise ValueError(
             f"no labelled step ends within {max_tokens} tokens; raise locate.prm_tokens"
@@ -198,52 +247,43 @@ def _fit(
     shards = sharding.row_shards(run.mesh)
     micro = min(run.config.optim.microbatch_rows, -(-config.batch_rows // shards) * shards)
     num_rows = -(-config.batch_rows // micro) * micro
-    optimizer = _make_optimizer(config)
-    update = make_update(prm, optimizer, mesh=run.mesh, microbatch_rows=micro)
-    params = jax.tree.map(lambda x: x.copy(), prm.params)
-    opt_state = optimizer.init(params)
-    rng = np.random.default_rng(run.config.seed)
-    writers.phase("training")
-    for done, chosen in enumerate(_epochs(len(rows), config.batch_rows, config.updates, rng), 1):
-        part = [rows[i] for i in chosen]
-        longest = max(len(row.ids) for row in part)
-        width = batching.pick_bucket(step_scores.widths(max_tokens), longest)
-        batch = sharding.to_global(
-            pack(part, num_rows=num_rows, width=width), sharding.batch_sharding(run.mesh)
-        )
-        params, opt_state, loss = update(params, opt_state, batch)
-        if done % _LOG_EVERY == 0 or done == config.updates:
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"update {done}: loss = {float(loss)}; lower prm.learning_rate"
-                )
-            writers.write(done, {"prm/loss": float(loss)})
-    return dataclasses.replace(prm, params=params)
+    update = make_update(prm, _make_optimizer(config), mesh=run.mesh, microbatch_rows=micro)
+
+    def step(state: TrainState, batch: StepBatch):
+        params, opt_state, loss = update(state.params, state.opt_state, batch)
+        return state._replace(
+            num_updates=state.num_updates + 1, params=params, opt_state=opt_state
+        ), loss
+
+    batch = functools.partial(_batch, run, rows, num_rows)
+    supervised.run(session, config.updates, batch, step)
+
+
+def _batch(
+    run: parts.Run, rows: Sequence[_Row], num_rows: int, session: supervised.Session
+) -> supervised.Batch:
+    """Rows of one update, from shuffled epochs."""
+    config = run.config
+    session.writers.phase("training")
+    chosen = schedule.epoch_indices(
+        len(rows), config.seed, session.progress.update, config.prm.batch_rows
+    )
+    part = [rows[i] for i in chosen]
+    longest = max(len(row.ids) for row in part)
+    width = batching.pick_bucket(step_scores.widths(_max_tokens(run)), longest)
+    packed = pack(part, num_rows=num_rows, width=width)
+    arrays = sharding.to_global(packed, sharding.batch_sharding(run.mesh))
+    tokens, trained = int(packed.token_mask.sum()), int(packed.label_mask.sum())
+    return supervised.Batch(arrays, "prm/loss", tokens, trained)
 
 
 def _max_tokens(run: parts.Run) -> int:
     return run.config.locate.prm_tokens or step_scores.longest_row(run.engine.shapes)
 
 
-def _epochs(count: int, size: int, updates: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Rows of each update, from shuffled epochs."""
-    order: list[int] = []
-    for _ in range(updates):
-        while len(order) < size:
-            order += rng.permutation(count).tolist()
-        chosen, order = order[:size], order[size:]
-        yield chosen
-
-
 def _make_optimizer(config: ml_collections.ConfigDict) -> Any:
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        config.learning_rate,
-        min(50, max(config.updates // 10, 1)),
-        max(config.updates, 2),
-        0.1 * config.learning_rate,
-    )
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98))
+    rates = supervised.warm_cosine(config.learning_rate, config.updates)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rates, b2=0.98))
 
 
 def make_update(

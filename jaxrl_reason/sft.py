@@ -1,7 +1,8 @@
 """Cold start: supervised fine-tuning of policy mode and repair mode together, or of any prompts and completions.
 
-Host side; drives the device. Reads: a policy; a JSONL file, or the task's own demonstrations. Writes: run_dir/policy/
-and run_dir/metrics.jsonl.
+Host side; drives the device. Reads: a policy; a JSONL file, or the task's own demonstrations; checkpoints. Writes, in
+run_dir: config.json, metrics.jsonl, checkpoints/N/, policy/, and own/ with the samples that the second phase learns
+from.
 
 The task's own cold start has two phases. First the policy learns to solve from demonstrations, and to repair from
 corrupted ones. Then it repairs its *own* failures, since a repair mode that saw only synthetic mistakes copies the
@@ -11,24 +12,29 @@ where it was.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 import optax
 
+from jaxrl_reason import checkpoint, evaluate, metrics, parts, sharding, signals, supervised
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import evaluate, metrics, parts, sharding
 from jaxrl_reason.algos import losses
 from jaxrl_reason.methods import base
 from jaxrl_reason.models import prompts as prompts_lib
 from jaxrl_reason.models import transformer
 from jaxrl_reason.rollout import batching
+from jaxrl_reason.tasks import schedule
 from jaxrl_reason.types import Completion, Problem, Row
+
+_EVALUATE_EVERY = 50  # updates; times eval.every
 
 
 def sft(
@@ -38,107 +44,135 @@ def sft(
     policy: Any = None,
     writers: Sequence[metrics.MetricWriter] | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    resume: bool = False,
 ) -> pathlib.Path:
     """Fine-tune on completions: minimise -mean log pi(completion | prompt); returns the policy's folder.
 
     Args:
-      config: reads sft, task, model, mesh, rollout, optim.microbatch_rows, eval.
+      config: reads sft, task, model, mesh, rollout, optim.microbatch_rows, eval, train (checkpoints, grace).
       task: default `config.task`; without `sft.path` it must demonstrate, corrupt and repair.
       policy: where to start; default `config.model.source`.
       writers: where metrics go; default console and metrics.jsonl.
       mesh: devices; default all of them, as `config.mesh` says.
+      resume: go on from the run folder's latest checkpoint, bitwise as if never stopped.
     Returns:
-      The folder with the policy: run_dir/policy.
+      The folder with the policy: run_dir/policy. Where a signal ended the run it is not there yet.
     Raises:
-      FileExistsError: run_dir already holds a policy.
+      FileExistsError: run_dir already holds a run or a policy, and `resume` is False.
+      FloatingPointError: the loss or a gradient is not finite.
       ValueError: an unusable file (with its line), or a task that cannot demonstrate.
     """
     config_lib.validate(config)
     sharding.check_one_process()
     folder = pathlib.Path(config.run_dir)
-    if (folder / "policy").exists():
-        raise FileExistsError(f"{folder}/policy exists; choose another --config.run_dir")
+    if (folder / "policy").exists() and not resume:
+        raise FileExistsError(
+            f"{folder}/policy exists; choose another --config.run_dir, or go on with --resume"
+        )
     run = parts.make_run(config, task=task, policy=policy, mesh=mesh)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(config_lib.to_json(config))
-    total = config.sft.policy_updates + (0 if config.sft.path else config.sft.repair_updates)
+    phases = _phases(run)
+    total = phases[-1].end
+    store = checkpoint.Checkpoints(folder / "checkpoints", keep=config.train.keep_checkpoints)
+    state, progress = parts.start(run, _optimizer(run, phases[0]), store, resume=resume)
+    if progress.update == 0:
+        progress.unevaluated = False
     if writers is None:
-        writers = metrics.open_writers(folder, num_updates=total, tensorboard=False)
-    writers = parts.Writers(writers)
-    trainer = _Trainer(run, writers, total)
-    rng = np.random.default_rng(config.seed)
-    if config.sft.path:
-        rows = read_jsonl(config.sft.path, run.prompts)
-        trainer.run(_file_batches(rows, config, rng), config.sft.policy_updates)
-    else:
-        _check_demonstrates(run.task)
-        trainer.run(_synthetic_batches(run, rng), config.sft.policy_updates)
-        trainer.restart(config.sft.repair_learning_rate, config.sft.repair_updates)
-        trainer.run(_own_failure_batches(run, trainer, rng), config.sft.repair_updates)
-    parts.save_policy(run, trainer.state.params)
-    writers.close()
+        done = progress.update if resume else None
+        writers = metrics.open_writers(
+            folder, num_updates=total, tensorboard=False, resumed_from=done
+        )
+    every = _EVALUATE_EVERY * config.eval.every
+    with contextlib.ExitStack() as closing:
+        stop = closing.enter_context(signals.stopping(parts.grace_s(config)))
+        session = supervised.Session(config, store, parts.Writers(writers), stop, state, progress)
+        for part in (session.writers, store):
+            closing.callback(part.close)
+        for phase in phases:
+            _train_phase(
+                run, session, phase, lambda n: n == total or bool(every) and n % every == 0
+            )
+        if progress.update == total and not progress.unevaluated:
+            parts.save_policy(run, session.state.params)
     return folder / "policy"
 
 
-class _Trainer:
-    """State, optimizer and one compiled update per row width."""
+class _Phase(NamedTuple):
+    """Updates with an optimizer of their own."""
 
-    def __init__(self, run: parts.Run, writers: parts.Writers, total: int):
-        self.run_parts, self.writers, self.done = run, writers, 0
-        self.total = total
-        self.params = run.policy.params
-        config = run.config.sft
-        self.restart(config.learning_rate, config.policy_updates)
+    first: int  # updates before it
+    end: int
+    learning_rate: float
+    rows: Callable[[int, supervised.Session], tuple[str, list[Row]]]  # (update) -> (mode, rows)
 
-    def restart(self, learning_rate: float, num_updates: int) -> None:
-        """Fresh optimizer and schedule; parameters stay."""
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0,
-            learning_rate,
-            min(50, max(num_updates // 10, 1)),
-            max(num_updates, 2),
-            0.1 * learning_rate,
-        )
-        optimizer = optax.chain(
-            optax.clip_by_global_norm(1.0), make_optimizer(self.run_parts, schedule)
-        )
-        self.state = parts.first_state(self.run_parts, optimizer, params=self.params)
-        self.update = parts.make_update(
-            self.run_parts,
-            optimizer,
-            loss_fn=losses.imitation_loss,
-            first_column=self.run_parts.engine.shapes.prompt,
-        )
 
-    def run(self, batches: Iterator[tuple[str, list[Row]]], num_updates: int) -> None:
-        """Take `num_updates` updates; evaluate at the end of the phase."""
-        config = self.run_parts.config
-        for _ in range(num_updates):
-            mode, rows = next(batches)
-            self.writers.phase(f"cold start, {mode} mode")
-            batch = parts.place_batch(self.run_parts, self._pack(mode, rows))
-            self.state, result = self.update(self.state, batch)
-            self.done += 1
-            if self.done % 50 == 0 or self.done == self.total:
-                line = {f"sft/{mode}_loss": float(result["policy/loss"])}
-                evaluated = config.eval.every and self.done % (50 * config.eval.every) == 0
-                if evaluated or self.done == self.total:
-                    line |= evaluate.in_loop(self.run_parts, self.state.params)
-                self.writers.write(self.done, line)
-        # The update donates its state: the parameters live on here alone.
-        self.params = self.state.params
+def _phases(run: parts.Run) -> list[_Phase]:
+    config = run.config.sft
+    first = config.policy_updates
+    if config.path:
+        rows = read_jsonl(config.path, run.prompts)
+        return [_Phase(0, first, config.learning_rate, _file_rows(run, rows))]
+    _check_demonstrates(run.task)
+    end = first + config.repair_updates
+    return [
+        _Phase(0, first, config.learning_rate, _synthetic_rows(run)),
+        _Phase(first, end, config.repair_learning_rate, _OwnRows(run, first)),
+    ]
 
-    # One batch holds rows of one mode, so that policy rows are not padded to the width of repair prompts.
-    def _pack(self, mode: str, rows: list[Row]):
-        shapes, config = self.run_parts.engine.shapes, self.run_parts.config
-        micro = config.optim.microbatch_rows
-        return batching.pack_rows(
-            rows,
-            num_rows=-(-config.sft.batch_rows // micro) * micro,
-            prompt_length=shapes.prompt if mode == "policy" else shapes.repair_prompt,
-            completion_length=shapes.completion,
-            pad_id=self.run_parts.policy.tokenizer.pad_token_id,
-        )
+
+def _optimizer(run: parts.Run, phase: _Phase) -> optax.GradientTransformation:
+    rates = supervised.warm_cosine(phase.learning_rate, phase.end - phase.first)
+    return optax.chain(optax.clip_by_global_norm(1.0), make_optimizer(run, rates))
+
+
+def _train_phase(
+    run: parts.Run,
+    session: supervised.Session,
+    phase: _Phase,
+    evaluates: Callable[[int], bool],
+) -> None:
+    """What is left of a phase; it begins with fresh moments."""
+    done = session.progress.update
+    if done > phase.end or session.stop.is_set():
+        return
+    optimizer = _optimizer(run, phase)
+    if done == phase.first < phase.end and done:
+        session.state = parts.first_state(run, optimizer, params=session.state.params)
+    update = parts.make_update(
+        run, optimizer, loss_fn=losses.imitation_loss, first_column=run.engine.shapes.prompt
+    )
+
+    def batch(session: supervised.Session) -> supervised.Batch:
+        mode, rows = phase.rows(session.progress.update, session)
+        session.writers.phase(f"cold start, {mode} mode")
+        packed = _pack(run, mode, rows)
+        tokens, trained = int(packed.token_mask.sum()), int(packed.loss_mask.sum())
+        arrays = parts.place_batch(run, packed)
+        return supervised.Batch(arrays, f"sft/{mode}_loss", tokens, trained)
+
+    def step(state, arrays):
+        state, result = update(state, arrays)
+        return state, math.nan if result["policy/nonfinite"] else result["policy/loss"]
+
+    supervised.run(
+        session,
+        phase.end,
+        batch,
+        step,
+        evaluate_fn=lambda s: evaluate.in_loop(run, s.state.params),
+        evaluates=evaluates,
+    )
+
+
+# One batch holds rows of one mode, so that policy rows are not padded to the width of repair prompts.
+def _pack(run: parts.Run, mode: str, rows: list[Row]):
+    shapes, micro = run.engine.shapes, run.config.optim.microbatch_rows
+    return batching.pack_rows(
+        rows,
+        num_rows=-(-run.config.sft.batch_rows // micro) * micro,
+        prompt_length=shapes.prompt if mode == "policy" else shapes.repair_prompt,
+        completion_length=shapes.completion,
+        pad_id=run.policy.tokenizer.pad_token_id,
+    )
 
 
 def make_optimizer(run: parts.Run, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -193,30 +227,30 @@ def _check_demonstrates(task: Any) -> None:
 # --- batches ---------------------------------------------------------------------------------------
 
 
-def _modes(fraction: float) -> Iterator[str]:
-    """Modes in a fixed pattern with the wanted share of repair."""
-    share = 0.0
-    while True:
-        share += fraction
-        if share >= 1 - 1e-9:
-            share -= 1
-            yield "repair"
-        else:
-            yield "policy"
+def _mode(fraction: float, update: int) -> str:
+    """Mode of one update, in a fixed pattern with the wanted share of repair.
+
+    Example:
+      >>> [_mode(0.5, update) for update in range(4)]
+      ['policy', 'repair', 'policy', 'repair']
+    """
+    before, after = (math.floor(fraction * n + 1e-9) for n in (update, update + 1))
+    return "repair" if after > before else "policy"
 
 
-def _synthetic_batches(run: parts.Run, rng: np.random.Generator) -> Iterator[tuple[str, list[Row]]]:
+def _synthetic_rows(run: parts.Run) -> Callable:
     """Demonstrations; and corrupted ones with another demonstration as anchor and the task's repair as target."""
     task, config = run.task, run.config
     encode = _encoder(run)
-    modes = _modes(config.sft.repair_fraction)
+    # Repair mode needs a policy that can already derive.
     first_repair = round(config.sft.repair_start * config.sft.policy_updates)
-    for update in range(config.sft.policy_updates):
-        # Repair mode needs a policy that can already derive.
-        mode = next(modes) if update >= first_repair else "policy"
-        problems = task.batch(config.seed, _SFT_PROBLEMS + update, config.sft.batch_rows)
+
+    def rows_of(update: int, _: supervised.Session) -> tuple[str, list[Row]]:
+        rng = supervised.rng_of(config, update)
+        later = update - first_repair
+        mode = _mode(config.sft.repair_fraction, later) if later >= 0 else "policy"
         rows = []
-        for problem in problems:
+        for problem in task.batch(config.seed, _SFT_PROBLEMS + update, config.sft.batch_rows):
             solution = task.demonstrate(problem, rng)
             if mode == "policy":
                 rows.append(encode(run.prompts.policy(problem), solution))
@@ -225,41 +259,78 @@ def _synthetic_batches(run: parts.Run, rng: np.random.Generator) -> Iterator[tup
                 anchor = task.demonstrate(problem, rng)
                 prompt = run.prompts.repair(problem, failed, anchor)
                 rows.append(encode(prompt, task.repair(problem, failed, rng)))
-        yield mode, rows
+        return mode, rows
+
+    return rows_of
 
 
 # Problems of the cold start are those of updates that no RL run reaches.
 _SFT_PROBLEMS = 10_000_000
 
 
-def _own_failure_batches(
-    run: parts.Run, trainer: _Trainer, rng: np.random.Generator
-) -> Iterator[tuple[str, list[Row]]]:
-    """The policy's own samples as policy rows, and its failures, repaired by the task, as repair rows."""
-    config = run.config
-    modes = _modes(config.sft.repair_fraction)
-    # Policy rows come from the policy as it was when this phase began: samples of a policy that already slips would
-    # teach it to slip further.
-    policy_rows, repair_rows = _sample_own(run, trainer.state.params, 0, rng)
-    for update in range(config.sft.repair_updates):
-        if update and update % config.sft.failures_every == 0:
-            _, repair_rows = _sample_own(run, trainer.state.params, update, rng)
-        mode = next(modes)
+class _OwnRows:
+    """The policy's own samples as policy rows, and its failures, repaired by the task, as repair rows.
+
+    They are functions of earlier parameters: a resumed run reads them from own/ of its folder.
+    """
+
+    def __init__(self, run: parts.Run, first: int):
+        self._run, self._first = run, first
+        self._folder = run.folder / "own"
+        self._rows: dict[pathlib.Path, list[Row]] = {}
+
+    def __call__(self, update: int, session: supervised.Session) -> tuple[str, list[Row]]:
+        config, number = self._run.config.sft, update - self._first
+        drawn = number - number % config.failures_every
+        # Policy rows come from the policy as it was when this phase began: samples of a policy that already slips would
+        # teach it to slip further.
+        files = self._folder / "policy.jsonl", self._folder / f"repair_{drawn}.jsonl"
+        if number == drawn and files[1] not in self._rows:
+            session.writers.phase("sampling its own failures")
+            self._sample(session.state.params, number, files)
+        policy_rows, repair_rows = map(self._read, files)
+        mode = _mode(config.repair_fraction, number)
         pool = repair_rows if mode == "repair" and repair_rows else policy_rows
-        chosen = rng.integers(len(pool), size=config.sft.batch_rows)
-        yield ("policy" if pool is policy_rows else mode), [pool[i] for i in chosen]
+        chosen = supervised.rng_of(self._run.config, update).integers(
+            len(pool), size=config.batch_rows
+        )
+        return ("policy" if pool is policy_rows else mode), [pool[i] for i in chosen]
+
+    def _sample(self, params: Any, number: int, files: tuple[pathlib.Path, pathlib.Path]) -> None:
+        config = self._run.config
+        policy_file, repair_file = files
+        policy_rows, repair_rows = _sample_own(self._run, params, number)
+        self._rows = {k: v for k, v in self._rows.items() if k == policy_file}
+        for path, rows in ((policy_file, policy_rows), (repair_file, repair_rows)):
+            if path == policy_file and number:
+                continue
+            self._rows[path] = rows
+            supervised.write_lines(
+                path, ({"prompt": r.prompt, "completion": r.completion} for r in rows)
+            )
+        # As far back as the oldest checkpoint can lie.
+        reach = config.train.keep_checkpoints * config.train.checkpoint_every
+        kept = number - reach - config.sft.failures_every
+        for path in self._folder.glob("repair_*.jsonl"):
+            if int(path.stem.removeprefix("repair_")) <= kept and not jax.process_index():
+                path.unlink()
+
+    def _read(self, path: pathlib.Path) -> list[Row]:
+        if path not in self._rows:
+            records = supervised.read_lines(path)
+            self._rows[path] = [imitation_row(r["prompt"], r["completion"]) for r in records]
+        return self._rows[path]
 
 
-def _sample_own(
-    run: parts.Run, params: Any, update: int, rng: np.random.Generator
-) -> tuple[list[Row], list[Row]]:
+def _sample_own(run: parts.Run, params: Any, number: int) -> tuple[list[Row], list[Row]]:
     """The policy's own samples as policy rows, and its failures with the task's repairs as repair rows."""
     task, config, engine = run.task, run.config, run.engine
+    rng = supervised.rng_of(config, _SFT_PROBLEMS, number)
     params, encode = parts.whole_params(run, params), _encoder(run)
     size = config.rollout.group_size
-    problems = task.batch(config.seed, 2 * _SFT_PROBLEMS + update, 8 * config.rollout.num_prompts)
+    problems = task.batch(config.seed, 2 * _SFT_PROBLEMS + number, 8 * config.rollout.num_prompts)
     prompts = [run.prompts.policy(p) for p in problems]
-    key = jax.random.fold_in(jax.random.key(config.seed), update)
+    key = jax.random.fold_in(jax.random.key(config.seed), number)
     groups = engine.sample(params, key, prompts, stage="cold start", num_samples=size)
     policy_rows, repair_rows = [], []
     for problem, prompt, group in zip(problems, prompts, groups, strict=True):
@@ -321,14 +392,13 @@ def read_jsonl(path: str, prompts: prompts_lib.Prompts) -> list[Row]:
     return rows
 
 
-def _file_batches(
-    rows: list[Row], config: ml_collections.ConfigDict, rng: np.random.Generator
-) -> Iterator[tuple[str, list[Row]]]:
+def _file_rows(run: parts.Run, rows: list[Row]) -> Callable:
     """Shuffled epochs of the file."""
-    size = config.sft.batch_rows
-    order: list[int] = []
-    while True:
-        while len(order) < size:
-            order += rng.permutation(len(rows)).tolist()
-        chosen, order = order[:size], order[size:]
-        yield "policy", [rows[i] for i in chosen]
+    config = run.config
+
+    def rows_of(update: int, _: supervised.Session) -> tuple[str, list[Row]]:
+        size = config.sft.batch_rows
+        chosen = schedule.epoch_indices(len(rows), config.seed, update, size)
+        return "policy", [rows[i] for i in chosen]
+
+    return rows_of

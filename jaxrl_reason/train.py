@@ -112,7 +112,7 @@ def train(
 
     with contextlib.ExitStack() as closing:
         # Left last: a signal while the rest is closed must not cut off the save under way.
-        stop = closing.enter_context(signals.stopping(_grace_s(config)))
+        stop = closing.enter_context(signals.stopping(parts.grace_s(config)))
         for part in (compiles, writers, store):
             closing.callback(part.close)
 
@@ -331,11 +331,6 @@ def _kept_update(store: checkpoint.Checkpoints, resume: bool) -> int | None:
     """Last update whose metrics a resumed run keeps; -1: none, since it starts anew."""
     step = store.latest_step()
     return None if not resume else -1 if step is None else step
-
-
-def _grace_s(config: ml_collections.ConfigDict) -> float:
-    # Processes that share one computation cannot drop it each on its own.
-    return 0.0 if jax.process_count() > 1 else config.train.preempt_grace_s
 
 
 def _stop_nonfinite(run: parts.Run, update: int, results: dict, last_good: int | None) -> None:
