@@ -39,12 +39,12 @@ def equal(gold: tuple, answer: tuple, deadline: float) -> bool:
       True
     """
     try:
-        return _equal(_normal(gold), _normal(answer), deadline)
+        return _equal(_normal(gold, deadline), _normal(answer, deadline), deadline)
     except Unreadable:
         return False
 
 
-def _normal(tree: tuple) -> tuple:
+def _normal(tree: tuple, deadline: float) -> tuple:
     """Plus-minus written out, inequalities as intervals, names before "=" taken off both sides."""
     if tree[0] == "list":
         items = names.without_counter(list(tree[1:]))
@@ -52,13 +52,13 @@ def _normal(tree: tuple) -> tuple:
     tree = names.counter_named(tree)
     if tree[0] == "rel":
         both = signs.both(tree)
-        return _normal_relation(tree) if len(both) == 1 else ("list", *both)
+        return _normal_relation(tree, deadline) if len(both) == 1 else ("list", *both)
     if tree[0] in ("list", "set"):
-        items = [_normal(item) for entry in tree[1:] for item in signs.both(entry)]
+        items = [_normal(item, deadline) for entry in tree[1:] for item in signs.both(entry)]
         flat = []
         for item in items:
             flat += item[1:] if item[0] == "list" else [item]
-        if tree[0] == "list" and len(bounded := _bounds(tree)) == 1:
+        if tree[0] == "list" and len(bounded := _bounds(tree, deadline)) == 1:
             return ("some", *bounded.popitem()[1])  # x < 3 or x > 5
         if len(flat) > MAX_ITEMS:
             raise Unreadable(f"over {MAX_ITEMS} entries")
@@ -73,7 +73,7 @@ def _normal(tree: tuple) -> tuple:
     return readings[0] if len(readings) == 1 else ("list", *readings)
 
 
-def _normal_relation(tree: tuple) -> tuple:
+def _normal_relation(tree: tuple, deadline: float) -> tuple:
     operators, sides = tree[1], list(tree[2:])
     if "~" in operators:
         # x = 1/3 ~ 0.333 says 1/3; x ~ 11 has nothing more exact to say.
@@ -81,11 +81,11 @@ def _normal_relation(tree: tuple) -> tuple:
         if first == 0 and names.is_name(sides[0]) and len(sides) == 2:
             return ("rel", ("=",), *sides)
         exact = ("rel", operators[:first], *sides[: first + 1]) if first else sides[0]
-        return _normal(exact)
+        return _normal(exact, deadline)
     if set(operators) == {"in"} and len(sides) == 2:
-        return _normal(sides[1])
+        return _normal(sides[1], deadline)
     if set(operators) <= {"<", ">", "<=", ">=", "!="}:
-        bounds = _interval(operators, sides)
+        bounds = _interval(operators, sides, deadline)
         return tree if bounds is None else ("some", bounds)  # 1 < x < 3 is no pair of 1 and 3
     if set(operators) == {"="} and len(sides) > 2:
         # x = 2y = 6: a name and steps towards a value. The steps must agree with one another.
@@ -93,13 +93,13 @@ def _normal_relation(tree: tuple) -> tuple:
             sides = sides[1:]  # x_1 = x_2 = 4
         head, rest = (sides[:1], sides[1:]) if names.is_name(sides[0]) else ([], sides)
         for a, b in itertools.pairwise(rest):
-            if not equal(a, b, float("inf")):
+            if not equal(a, b, deadline):
                 return tree
-        return _normal(("rel", ("=",), *head, rest[-1])) if head else tree
+        return _normal(("rel", ("=",), *head, rest[-1]), deadline) if head else tree
     return tree
 
 
-def _bounds(tree: tuple) -> dict[str, list[tuple]]:
+def _bounds(tree: tuple, deadline: float) -> dict[str, list[tuple]]:
     """Sets that the entries of a list say of each variable; empty: not all of them say one."""
     found: dict[str, list[tuple]] = {}
     unequal = None
@@ -109,7 +109,7 @@ def _bounds(tree: tuple) -> dict[str, list[tuple]]:
         if item[0] != "rel":
             return {}
         bounded = [side for side in item[2:] if side[0] == "var" and side != vocabulary.REALS]
-        said = _normal(item)
+        said = _normal(item, deadline)
         if len(bounded) != 1 or not (said[0] == "seq" or realsets.is_set(said)):
             return {}
         unequal = bounded[0] if item[1] == ("!=",) else None
@@ -117,7 +117,7 @@ def _bounds(tree: tuple) -> dict[str, list[tuple]]:
     return found
 
 
-def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
+def _interval(operators: tuple[str, ...], sides: list[tuple], deadline: float) -> tuple | None:
     """x > 3 and 1 < x <= 2 as intervals; None where it is no bound on one variable."""
     minus_infinity = ("neg", _INFINITE)
     turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
@@ -130,9 +130,9 @@ def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
         if right[0] == "var" and not variables(left):
             left, right, operator = right, left, turned[operator]
         if left[:2] == ("func", "abs") and not variables(right):
-            return _between(left[2], operator, right)
+            return _between(left[2], operator, right, deadline)
         if left[0] != "var" or variables(right):
-            return _solved(left, operator, right)
+            return _solved(left, operator, right, deadline)
         if operator == "!=":
             return ("minus", vocabulary.REALS, ("set", *signs.written_out(right)))
         if operator[0] == "<":
@@ -148,33 +148,33 @@ def _interval(operators: tuple[str, ...], sides: list[tuple]) -> tuple | None:
     return None
 
 
-def _solved(left: tuple, operator: str, right: tuple) -> tuple | None:
+def _solved(left: tuple, operator: str, right: tuple, deadline: float) -> tuple | None:
     """-x > -1 as an interval; None where it is not linear in one name."""
-    line = _line(("add", left, ("neg", right)))
+    line = _line(("add", left, ("neg", right)), deadline)
     if line is None:
         return None
     start, slope = line
     turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
     bound = ("num", -start / slope)
-    return _interval((operator if slope > 0 else turned[operator],), [("var", "x"), bound])
+    sides = [("var", "x"), bound]
+    return _interval((operator if slope > 0 else turned[operator],), sides, deadline)
 
 
-def _line(tree: tuple) -> tuple[Fraction, Fraction] | None:
+def _line(tree: tuple, deadline: float) -> tuple[Fraction, Fraction] | None:
     """Value at zero and slope of a tree that is linear in its one variable; else None."""
     found = variables(tree)
     if len(found) != 1 or any(node[0] in _CONTAINERS for node in sameness.nodes(tree)):
         return None
-    # No deadline reaches here, and none is needed: an answer is small, and the size of its values has limits.
-    at = [values.evaluate(tree, {n: Fraction(i) for n in found}, float("inf")) for i in range(4)]
+    at = [values.evaluate(tree, {n: Fraction(i) for n in found}, deadline) for i in range(4)]
     if not all(isinstance(v, Fraction) for v in at):
         return None
     slope = at[1] - at[0]
     return (at[0], slope) if slope and at[2] - at[1] == slope == at[3] - at[2] else None
 
 
-def _between(inside: tuple, operator: str, bound: tuple) -> tuple | None:
+def _between(inside: tuple, operator: str, bound: tuple, deadline: float) -> tuple | None:
     """|x - 3| < 5 as an interval, |x - 3| > 5 as two; None where it is not linear in one name."""
-    line = None if operator == "!=" else _line(inside)
+    line = None if operator == "!=" else _line(inside, deadline)
     if line is None:
         return None
     start, slope = line
@@ -194,7 +194,7 @@ def _between(inside: tuple, operator: str, bound: tuple) -> tuple | None:
 def _equal(a: tuple, b: tuple, deadline: float) -> bool:
     if a == b:
         return True
-    a, b = _matched(a, b)
+    a, b = _matched(a, b, deadline)
     if realsets.is_set(a) or realsets.is_set(b):
         first, second = realsets.read(a, deadline), realsets.read(b, deadline)
         if first is not None and second is not None:
@@ -205,7 +205,8 @@ def _equal(a: tuple, b: tuple, deadline: float) -> bool:
     kinds = {a[0], b[0]}
     if kinds == {"such"}:
         return all(
-            _equal(_normal(x), _normal(y), deadline) for x, y in zip(a[1:], b[1:], strict=True)
+            _equal(_normal(x, deadline), _normal(y, deadline), deadline)
+            for x, y in zip(a[1:], b[1:], strict=True)
         )
     if kinds == {"rel"}:
         return _relations_equal(a, b, deadline)
@@ -236,22 +237,25 @@ def _equal(a: tuple, b: tuple, deadline: float) -> bool:
     return sameness.expressions_equal(a, b, deadline)
 
 
-def _matched(a: tuple, b: tuple) -> tuple[tuple, tuple]:
+def _matched(a: tuple, b: tuple, deadline: float) -> tuple[tuple, tuple]:
     """Drops "x =" where the other side names nothing, and the same ahead of every list entry."""
     if a[0] == "rel" and b[0] != "rel":
-        a = _unnamed(a)
+        a = _unnamed(a, deadline)
     elif b[0] == "rel" and a[0] != "rel":
-        b = _unnamed(b)
+        b = _unnamed(b, deadline)
     if a[0] in ("list", "set") and b[0] in ("list", "set", "seq"):
         names_a, names_b = _names(a), _names(b)
         if names_a and not names_b:
-            a = _stripped(a, names_a)
+            a = _stripped(a, names_a, deadline)
         elif names_b and not names_a:
-            b = _stripped(b, names_b)
+            b = _stripped(b, names_b, deadline)
         elif names_a and names_b and (None in names_a) != (None in names_b):
-            a, b = _stripped(a, names_a), _stripped(b, names_b)  # x_1 = 2, x_2 = 3 and x = 2, 3
+            a, b = (
+                _stripped(a, names_a, deadline),
+                _stripped(b, names_b, deadline),
+            )  # x_1 = 2, x_2 = 3 and x = 2, 3
     elif b[0] in ("list", "set") and a[0] == "seq" and _names(b):
-        b = _stripped(b, _names(b))
+        b = _stripped(b, _names(b), deadline)
     return a, b
 
 
@@ -266,8 +270,8 @@ def _names(tree: tuple) -> list[str | None] | None:
     return found
 
 
-def _stripped(tree: tuple, said: list[str | None]) -> tuple:
-    items = tuple(_unnamed(item) for item in tree[1:])
+def _stripped(tree: tuple, said: list[str | None], deadline: float) -> tuple:
+    items = tuple(_unnamed(item, deadline) for item in tree[1:])
     given = [n for n in said if n is not None]
     letters = [
         item[2][1] if item[0] == "rel" and item[2][0] == "var" else None for item in tree[1:]
@@ -281,15 +285,15 @@ def _stripped(tree: tuple, said: list[str | None]) -> tuple:
     return tree
 
 
-def _unnamed(tree: tuple) -> tuple:
+def _unnamed(tree: tuple, deadline: float) -> tuple:
     if tree[0] == "rel" and tree[1] == ("=",) and len(tree) == 4 and names.is_name(tree[2]):
         # x = x + 1 gives x no value. i and e are letters of names here, as in a_i.
         right = tree[3]
         if tree[2][0] != "var" or tree[2][1] not in variables(right):
-            return _normal(right)
+            return _normal(right, deadline)
     if tree[0] == "rel" and set(tree[1]) == {"="} and not variables(tree):
         sides = tree[2:]
-        if all(equal(a, b, float("inf")) for a, b in itertools.pairwise(sides)):
+        if all(equal(a, b, deadline) for a, b in itertools.pairwise(sides)):
             return sides[-1]
     return tree
 

@@ -44,6 +44,7 @@ from jaxrl_reason.verify import (
 )
 from jaxrl_reason.verify.lexer import MAX_DIGITS, Unreadable
 
+MAX_LABELS = 3  # one within the other, as in "(A) x: 5"
 MAX_BARE_CHARS = 300  # longest completion that may be nothing but its answer
 
 _WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
@@ -259,8 +260,8 @@ def _number_read(text: str, value: Fraction) -> Answer:
     return Answer(text, value=value, unit=units.DOLLAR if money else None)
 
 
-def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
-    """Whether two answers are the same.
+def matches(gold: Answer, answer: Answer, deadline: float, labels: int = 0) -> bool:
+    """Whether two answers are the same; `labels` have been taken off the second already.
 
     Raises:
       values.OutOfTime: the deadline passed.
@@ -279,15 +280,15 @@ def matches(gold: Answer, answer: Answer, deadline: float) -> bool:
         return False
     named = wording.value_named(answer.text)
     if named is not None and (gold.value is not None or gold.tree[0] != "rel"):
-        return matches(gold, read(named), deadline)
+        return matches(gold, read(named), deadline, labels)
     if named is None and gold.tree is not None and gold.tree[0] == "rel":
         asked = wording.value_named(gold.text)  # m + n = 14, where the answer is a bare 14
         bare = answer.tree is None or answer.tree[0] != "rel"
         if asked is not None and bare and not set(gold.text) & set("xyz"):
-            return matches(read(asked), answer, deadline)
+            return matches(read(asked), answer, deadline, labels)
     labelled = _LABELLED.fullmatch(_plain(answer.text))
-    if labelled:
-        return matches(gold, read(labelled[3]), deadline)
+    if labelled and labels < MAX_LABELS:
+        return matches(gold, read(labelled[3]), deadline, labels + 1)
     if gold.value is not None and floats.is_float(gold.text) and answer.tree is not None:
         return _near_float(gold, answer, deadline)
     answer = _as_asked(gold, answer)

@@ -178,14 +178,13 @@ def _integer_root(a: int, n: int) -> int | None:
     if n == 2:
         root = math.isqrt(a)
         return root if root * root == a else None
-    low, high = 1, 1 << (a.bit_length() // n + 1)
-    while low < high:
-        middle = (low + high) // 2
-        if middle**n < a:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low**n == a else None
+    # Newton's steps from just above, where the logarithm puts it: a dozen, however long the number.
+    bits = math.log2(a) / n
+    shift = max(0, int(bits) - 50)
+    root = int(2.0 ** (bits - shift) * (1 + 1e-9)) + 2 << shift
+    while (lower := ((n - 1) * root + a // root ** (n - 1)) // n) < root:
+        root = lower
+    return root if root**n == a else None
 
 
 def root(n: Value, a: Value) -> Value:
