@@ -5,12 +5,15 @@ Host side. Reads: nothing. Writes: nothing.
 Workers are fresh interpreters that load the verifier alone: no jax, no handle of this process but
 two pipes, an environment of three variables, no accelerator in sight. They are started with an
 explicit command rather than by multiprocessing, whose spawned children would run the caller's main
-script again and with it, most likely, jax.
+script again and with it, most likely, jax. They end with this process, however it ends, and have a
+limit on processor time (`verify.worker`).
 """
 
 from __future__ import annotations
 
 import collections
+import concurrent.futures
+import functools
 import json
 import os
 import selectors
@@ -26,9 +29,16 @@ from jaxrl_reason.verify import extract, judge
 DEFAULT_CHECK = "jaxrl_reason.verify.judge:judge"
 START_S = 60.0  # for an interpreter to come up on a busy machine
 GRACE_S = 0.2  # between the polite signal and the other one, and beyond a check's own deadline
+MAX_DEATHS = 3  # of workers at one check: a worker may die of something else, but not that often
 _CHUNK = 32  # checks that wait in a worker's pipe
 
 Pair = tuple[str, str]
+
+
+@functools.cache
+def _starter(process: int) -> concurrent.futures.Executor:
+    """The thread that starts workers of a process: Linux ends them with the thread that did."""
+    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="verifier-workers")
 
 
 class _Worker:
@@ -38,8 +48,11 @@ class _Worker:
         # PYTHONPATH as it is seen here, so that the worker runs this very package.
         path = os.pathsep.join(p or os.getcwd() for p in sys.path)
         environment = {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-s", "-m", "jaxrl_reason.verify.worker", check],
+        here = os.getpid()
+        module = "jaxrl_reason.verify.worker"
+        start = functools.partial(
+            subprocess.Popen,
+            [sys.executable, "-s", "-m", module, check, str(here)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -47,6 +60,7 @@ class _Worker:
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for the parent, which then ends its workers
         )
+        self.process = _starter(here).submit(start).result()
         os.set_blocking(self.process.stdout.fileno(), False)
         os.set_blocking(self.process.stdin.fileno(), False)
         self.ready = False
@@ -106,6 +120,9 @@ class _Worker:
 
 class VerifyPool:
     """Workers that verify batches; a context manager.
+
+    An answer whose check takes over timeout_s is "timeout". One at which a worker died is tried again in a new worker,
+    since something else may have killed it, and is "timeout" where MAX_DEATHS of them die.
 
     Args:
       num_workers: processes, >= 1.
@@ -187,6 +204,8 @@ class _Batch:
         self._pairs = pairs
         self._verdicts: list[Verdict | None] = [None] * len(pairs)
         self._waiting = collections.deque(range(len(pairs)))
+        self._again: collections.deque[int] = collections.deque()  # for new workers
+        self._deaths: collections.Counter[int] = collections.Counter()
         self._left = len(pairs)
         seconds = float("inf") if batch_timeout_s is None else batch_timeout_s
         self._deadline = time.monotonic() + seconds
@@ -197,7 +216,11 @@ class _Batch:
         pool = self._pool
         try:
             for worker in list(pool._workers):
-                self._admit(worker)
+                if worker.process.poll() is None:
+                    self._admit(worker)
+                else:  # it died while there was nothing to do
+                    pool._workers.remove(worker)
+                    worker.end()
             while len(pool._workers) < min(pool._num_workers, max(1, self._left)):
                 self._start()
             while self._left:
@@ -247,16 +270,21 @@ class _Batch:
         room = min(_CHUNK, pool._checks_per_worker - worker.served) - len(worker.queue)
         if not worker.queue:
             worker.due = time.monotonic() + pool._timeout_s + GRACE_S
+        if not worker.served and not worker.queue:
+            while self._again:
+                self._send(worker, self._again.popleft())
         # Fair shares, so that the last answers do not all wait behind a slow one.
         room = min(room, -(-len(self._waiting) // len(pool._workers)))
         for _ in range(min(room, len(self._waiting))):
-            number = self._waiting.popleft()
-            worker.queue.append(number)
-            completion, gold = self._pairs[number]
-            # One character beyond the limit is refused as the whole would be.
-            completion = completion[: extract.MAX_CHARS + 1]
-            request = json.dumps([number, completion, gold, pool._timeout_s])
-            worker.send(request.encode() + b"\n")
+            self._send(worker, self._waiting.popleft())
+
+    def _send(self, worker: _Worker, number: int) -> None:
+        worker.queue.append(number)
+        completion, gold = self._pairs[number]
+        # One character beyond the limit is refused as the whole would be.
+        completion = completion[: extract.MAX_CHARS + 1]
+        request = json.dumps([number, completion, gold, self._pool._timeout_s])
+        worker.send(request.encode() + b"\n")
 
     def _progress(self, worker: _Worker) -> None:
         replies, alive = worker.receive()
@@ -273,14 +301,14 @@ class _Batch:
             self._record(number, Verdict(float(reason == "correct"), answer, reason))
         worker.flush()
         if not alive:
-            self._overdue(worker)
+            self._overdue(worker, died=True)
         elif worker.ready and worker.served >= self._pool._checks_per_worker and not worker.queue:
             self._drop(worker)
         elif worker.ready and len(worker.queue) < _CHUNK // 2:
             self._feed(worker)
 
-    def _overdue(self, worker: _Worker) -> None:
-        """The oldest check of this worker hangs or killed it: its verdict; the others wait anew."""
+    def _overdue(self, worker: _Worker, *, died: bool = False) -> None:
+        """The oldest check of this worker hangs, or may have killed it; the others wait anew."""
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts > 2 * self._pool._num_workers:
@@ -289,7 +317,12 @@ class _Batch:
                     f"jaxrl_reason.verify.worker {self._pool._check} ends or hangs)"
                 )
         if worker.queue:
-            self._record(worker.queue.popleft(), Verdict(0.0, None, "timeout"))
+            number = worker.queue.popleft()
+            self._deaths[number] += 1
+            if died and self._deaths[number] < MAX_DEATHS:
+                self._again.append(number)
+            else:
+                self._record(number, Verdict(0.0, None, "timeout"))
             self._waiting.extendleft(reversed(worker.queue))
             worker.queue.clear()
         self._drop(worker)

@@ -3,7 +3,11 @@
 Host side. Reads: nothing. Writes: nothing.
 """
 
+import json
+import os
 import pathlib
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -62,6 +66,93 @@ def test_a_misdeed_costs_its_own_verdict_alone(misdeed):
     assert reasons == VERDICTS == [v.reason for v in again]
     assert hostile == ("unparsable" if misdeed in ("raise", "print", "memory") else "timeout")
     assert seconds < 30, "a deadline and the start of another interpreter"
+
+
+def _processes(pool: VerifyPool) -> list[int]:
+    pool.verify(ROUND)
+    return sorted({int(v.answer) for v in pool.verify([("process", "5")] * 100)})
+
+
+def test_workers_that_are_killed_cost_no_verdict():
+    with VerifyPool(num_workers=2, check=CHECK) as pool:
+        for waits in (0.0, 0.2):  # before and after they are known to be gone
+            for process in _processes(pool):
+                os.kill(process, signal.SIGKILL)
+            time.sleep(waits)
+            assert [v.reason for v in pool.verify(ROUND * 10)] == VERDICTS * 10
+        done = threading.Event()
+
+        def kill() -> None:
+            while not done.wait(0.1):
+                for worker in list(pool._workers)[:1]:
+                    if worker.served:  # one at work
+                        worker.process.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            verdicts = pool.verify(ROUND * 1000)
+        finally:
+            done.set()
+            killer.join()
+        assert [v.reason for v in verdicts] == VERDICTS * 1000
+
+
+def test_workers_outlive_the_thread_that_asked_first():
+    with VerifyPool(num_workers=1, check=CHECK) as pool:
+        found = []
+        thread = threading.Thread(target=lambda: found.extend(_processes(pool)))
+        thread.start()
+        thread.join()
+        time.sleep(0.1)
+        assert _processes(pool) == found
+
+
+PARENT = """
+import sys, threading
+from jaxrl_reason.verify.pool import VerifyPool
+pool = VerifyPool(num_workers=2, timeout_s=600.0, check=sys.argv[1])
+print(*{v.answer for v in pool.verify([("process", "5")] * 100)}, flush=True)
+pool.verify([(sys.argv[2], "5")] * 2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system for it")
+@pytest.mark.parametrize("misdeed", ["spin", "deaf sleep"])
+def test_workers_end_with_their_parent(misdeed):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, CHECK, misdeed], stdout=subprocess.PIPE, text=True
+    )
+    with parent:
+        workers = [int(word) for word in parent.stdout.readline().split()]
+        assert workers and all(_lives(worker) for worker in workers)
+        parent.kill()
+    until = time.monotonic() + 20
+    while any(map(_lives, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(_lives, workers))
+
+
+def _lives(process: int) -> bool:
+    try:
+        state = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_a_worker_has_a_limit_on_processor_time():
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "jaxrl_reason.verify.worker", CHECK, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    requests = [[i, f"#### {i}", "5", 0.1] for i in range(20)] + [[20, "spin", "5", 0.1]]
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    replies, _ = worker.communicate(lines.encode())
+    assert worker.returncode == -signal.SIGXCPU
+    assert len(replies.splitlines()) == 21  # that it is ready, and each of the others
 
 
 def test_a_batch_deadline_gives_up_what_is_left():
