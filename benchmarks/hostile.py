@@ -5,10 +5,12 @@ Host side. Reads: nothing. Writes: a table on standard output, and JSON to --out
 Usage: python benchmarks/hostile.py [--share 1.0] [--part 0/1] [--limit 0.5] [--out hostile.json]
 
 A text is a prefix, one to three tokens that are repeated 10 to 10,000 times or up to a length at which some limit lies,
-and a suffix. All singles and pairs go to all entries; triples to the next entries in turn, and behind each prefix in
-turn. --share takes that part of them, spread evenly; --part i/n does every n-th, for n processes. Time is that of the
-processor. The exponent is log(time ratio) / log(length ratio) from 1,000 to 10,000 repeats, where the longer text
-took over SLOW_S: 1 is proportional. A call that takes over CALL_S is stopped.
+and a suffix. All singles and pairs go to all entries; triples, of one token of each class, to the verifier and to the
+others in turn. Singles stand between all prefixes and suffixes, the others between each in turn. --share takes that
+part of them, drawn once for all; --part i/n does every n-th, for n processes.
+
+Time is that of the processor. The exponent is log(time ratio) / log(length ratio) from 1,000 to 10,000 repeats, where
+the longer text took over SLOW_S: 1 is proportional. A call that takes over CALL_S is stopped.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import itertools
 import json
 import math
 import pathlib
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +29,7 @@ from typing import Any, NamedTuple
 from jaxrl_reason.credit import critic
 from jaxrl_reason.tasks import arithmetic, countdown, formats, gsm8k, knights, sources
 from jaxrl_reason.types import Problem
-from jaxrl_reason.verify import answers, expressions, judge, similarity, step_rules, steps
+from jaxrl_reason.verify import answers, expressions, golds, judge, similarity, step_rules, steps
 
 TOKENS = (
     "1", "7", "10", "a", "x", "A", "word", " ", "  ", "\t", "\n", "\n\n", "/", ",", ".", "$", "$$", "\\", "\\\\", "{",
@@ -35,6 +38,11 @@ TOKENS = (
     "\\cup", "\\circ", "\\in", "\\left(", "\\mathbf{", "\\begin{cases}", "\\cdot", "answer is ", "#### ", " or ",
     " and ", " not ", "the ", "１", "，", "²", "é", "\u200b", "\u00a0", "°", " cm", " apples", " per ", "million ",
     "Step 1", "<<", ">>", "</think>", "<answer>", "e.g.", "!=", "12:30 pm", "is a knight", "\\{", "\\}", ",000",
+)  # fmt: skip
+CLASSES = (  # of these, all triples
+    "1", "a", "A", "word", " ", "\t", "\n", "/", ",", ".", "$", "\\", "{", "}", "(", ")", "[", "]", "^", "_", "-", "+",
+    "=", "%", ":", "|", "&", "!", "\\boxed{", "\\frac", "\\text{", "\\quad", "\\sqrt", "\\pm", "answer is ", "#### ",
+    " or ", " and ", "１", "\u200b", " cm", " apples", " per ", ",000",
 )  # fmt: skip
 PREFIXES = (
     "\\boxed{12 ", "the answer is ", "#### 5 ", "", "\\boxed{", "\\boxed{x=", "\\boxed{(1,", "\\boxed{\\frac{1}{2} ",
@@ -80,10 +88,14 @@ def _task(task: Any, problem: Problem) -> Callable[[str, str], Any]:
 
 ENTRIES: dict[str, Callable[[str, str], Any]] = {
     "verify_answer": lambda text, gold: answers.verify_answer(text, gold),
+    "verify_answer, flexible": lambda text, gold: answers.verify_answer(
+        text, gold, extract="flexible"
+    ),
     "verify_answer, gold": lambda text, _: _refused(
         lambda: answers.verify_answer(r"\boxed{x+1}", text)
     ),
     "check_gold": lambda text, _: _refused(lambda: answers.check_gold(text)),
+    "judge_record": lambda text, _: golds.judge_record(text, text, 2.0),
     "final_answer": lambda text, _: answers.final_answer(text),
     "parse_number": lambda text, _: answers.parse_number(text),
     "expressions.judge": lambda text, _: expressions.judge(text, [1, 2, 3], 6, use_all=True),
@@ -115,13 +127,9 @@ ENTRIES: dict[str, Callable[[str, str], Any]] = {
 
 
 def cases(share: float) -> Iterator[Case]:
-    """All cases, or an even share of them."""
-    taken = 0.0
-    for case in _all_cases():
-        taken += share
-        if taken >= 1:
-            taken -= 1
-            yield case
+    """All cases, or a share of them, always the same."""
+    draw = random.Random(0).random
+    return (case for case in _all_cases() if draw() < share)
 
 
 def _all_cases() -> Iterator[Case]:
@@ -130,13 +138,11 @@ def _all_cases() -> Iterator[Case]:
     for size in (1, 2):
         for tokens in itertools.product(TOKENS, repeat=size):
             for name in names:
-                ends = itertools.product(PREFIXES, SUFFIXES) if size == 1 else [None]
-                for end in ends:
+                for end in itertools.product(PREFIXES, SUFFIXES) if size == 1 else [None]:
                     turn += 1
                     yield _case(name, tokens, turn, end)
-    for tokens in itertools.product(TOKENS, repeat=3):
+    for tokens in itertools.product(CLASSES, repeat=3):
         turn += 1
-        # The verifier each time, since most rules are there, and one of the others.
         for name in ("verify_answer", names[1 + turn % (len(names) - 1)]):
             yield _case(name, tokens, turn, None)
 

@@ -5,17 +5,60 @@ Host side. Reads: nothing. Writes: nothing.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib.util
+import os
 import threading
 import weakref
 from collections.abc import Sequence
 
 from jaxrl_reason.types import Verdict
-from jaxrl_reason.verify import answers
+from jaxrl_reason.verify import answers, judge
 from jaxrl_reason.verify.pool import Pair, VerifyPool
 
 _LENIENT = "jaxrl_reason.verify.judge:judge_leniently"
 _SECOND = "jaxrl_reason.verify.second_opinion:judge"
+_RECORDS = "jaxrl_reason.verify.golds:judge_record"
+
+
+@functools.cache
+def _reader(process: int) -> VerifyPool:
+    """The worker of this process that reads what data sets hold."""
+    pool = VerifyPool(1, check=_RECORDS)
+    atexit.register(pool.close)
+    return pool
+
+
+def check_gold(gold: str) -> None:
+    """`answers.check_gold` for texts that nobody has looked at: all but plain numbers are read in a worker process.
+
+    Raises:
+      ValueError: the gold answer cannot be read, or not within two seconds.
+    Example:
+      >>> check_gold("1,200")
+    """
+    if answers.parse_number(gold) is None:
+        reason = _reader(os.getpid()).verify([("", gold)])[0].reason
+        if reason != "correct":
+            raise judge.UnreadableGold(
+                f"gold answer {gold[:80]!r}: cannot be read, so nothing can be compared with it"
+                + (" (it takes too long)" if reason == "timeout" else "")
+            )
+
+
+def ends_in(solution: str, gold: str) -> bool:
+    """Whether a record's solution ends in its gold answer; but for plain numbers, a worker process says.
+
+    Example:
+      >>> ends_in("so #### 5", "5"), ends_in("so 5 it is, or 6", "5")
+      (True, False)
+    """
+    if answers.parse_number(gold) is not None:
+        found = answers.final_answer(solution)
+        if found is not None and answers.parse_number(found) is not None:
+            return answers.verify_answer(solution, gold).reason == "correct"
+    return _reader(os.getpid()).verify([(solution, gold)])[0].reason == "correct"
 
 
 class Checker:

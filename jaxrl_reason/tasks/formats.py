@@ -21,6 +21,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from jaxrl_reason.tasks import checking
 from jaxrl_reason.tasks.sources import Entry, Unusable, is_number, pass_rate
 from jaxrl_reason.verify import answers
 
@@ -58,10 +59,10 @@ def maths_entry(fields: Mapping[str, Any]) -> Entry:
     if fields.get("error"):
         raise Unusable(f"gold answer {gold[:40]!r} holds within {fields['error']} only")
     try:
-        answers.check_gold(gold)
+        checking.check_gold(gold)
     except ValueError as error:
         raise Unusable(str(error)) from None
-    if solution is not None and answers.verify_answer(solution, gold).reason != "correct":
+    if solution is not None and not checking.ends_in(solution, gold):
         solution += f"\n\n\\boxed{{{gold}}}"  # it serves as an example of the answer format too
     return Entry(question, gold, solution, pass_rate(fields), steps=steps)
 

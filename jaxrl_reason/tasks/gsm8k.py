@@ -10,9 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrl_reason.tasks import questions, sources
+from jaxrl_reason.tasks import checking, questions, sources
 from jaxrl_reason.tasks.checking import Checker
-from jaxrl_reason.verify import answers
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 
@@ -80,7 +79,7 @@ def _entry(fields: Mapping[str, Any]) -> sources.Entry:
         raise ValueError(
             f'answer ends in {fields["answer"][-40:]!r}: must end in "#### " and one number'
         )
-    answers.check_gold(gold)
+    checking.check_gold(gold)
     solution = _ANNOTATION.sub("", solution).strip()
     return sources.Entry(
         fields["question"].strip(),

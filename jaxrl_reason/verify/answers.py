@@ -13,10 +13,18 @@ from fractions import Fraction
 
 from jaxrl_reason.types import Verdict
 from jaxrl_reason.verify import judge
-from jaxrl_reason.verify.extract import MAX_CHARS, final_answer
+from jaxrl_reason.verify.extract import MAX_ANSWER_CHARS, MAX_CHARS, final_answer
 from jaxrl_reason.verify.lexer import MAX_DIGITS
 
-__all__ = ["MAX_CHARS", "MAX_DIGITS", "check_gold", "final_answer", "parse_number", "verify_answer"]
+__all__ = [
+    "MAX_ANSWER_CHARS",
+    "MAX_CHARS",
+    "MAX_DIGITS",
+    "check_gold",
+    "final_answer",
+    "parse_number",
+    "verify_answer",
+]
 
 EXTRACTS = {"strict": judge.judge, "flexible": judge.judge_leniently}
 
@@ -32,9 +40,14 @@ def verify_answer(
     earlier ones were not final. So is an answer that the words around it deny or hedge: "not 5",
     "5 or 6", "I doubt that the answer is 5".
 
-    Safe in any thread, since no signal and no process is used: sizes are bounded before anything
-    is computed, and the clock is looked at in between, so a call ends within timeout_s and a few
-    milliseconds. `verify.pool` adds a process that can be killed.
+    Of a completion of over MAX_CHARS characters nothing is looked at, and an answer of over
+    MAX_ANSWER_CHARS is not read: both are unparsable. (A gold answer of that length cannot be read
+    either.)
+
+    Safe in any thread, since no signal and no process is used. Reading takes time in proportion to
+    the text, a tenth of a second for the longest; comparing is bounded in size before anything is
+    computed, and looks at the clock in between. So a call ends within timeout_s and that tenth of
+    processor time. `verify.pool` adds a process that can be killed.
 
     Args:
       completion: text of a policy, however hostile.
@@ -47,7 +60,8 @@ def verify_answer(
       terms ("1/2" for 0.5) where it is rational, so that equal answers are equal texts, as
       majority votes need; else cleaned text; None where unparsable.
     Raises:
-      ValueError: gold cannot be read, or timeout_s is not positive, or `extract` is another word.
+      ValueError: gold cannot be read (`judge.UnreadableGold`, which names it; `check_gold` asks
+        for that alone), or timeout_s is not positive, or `extract` is another word.
     Example:
       >>> verify_answer(r"so we get \boxed{1,200.50}", "1200.5")
       Verdict(reward=1.0, answer='2401/2', reason='correct')
@@ -76,10 +90,7 @@ def check_gold(gold: str) -> None:
     Example:
       >>> check_gold(r"\frac{3}{4}")
     """
-    if not judge.read_gold(gold).readable:
-        raise judge.UnreadableGold(
-            f"gold answer {gold[:80]!r}: cannot be read, so nothing can be compared with it"
-        )
+    judge.readable_gold(gold)
 
 
 def parse_number(text: str) -> Fraction | None:

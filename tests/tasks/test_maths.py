@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from jaxrl_reason.models import tokenizer as tokenizers
-from jaxrl_reason.tasks import base, formats
+from jaxrl_reason.tasks import base, checking, formats
 from jaxrl_reason.tasks.maths import Maths
 
 # One record of each data set, shortened; (record, question, gold, reference).
@@ -178,3 +178,30 @@ def test_golds_of_minerva_that_look_odd_are_read(tmp_path, gold):
         "SRMC=LRMC": (r"\boxed{LRMC = SRMC}", r"\boxed{SRMC = LRAC}"),
     }[gold]
     assert [v.reason for v in task.verify([problem] * 2, texts)] == ["correct", "wrong"]
+
+
+def test_a_gold_answer_that_hangs_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(checking, "_RECORDS", "tests.verify.hostile_checks:record")
+    checking._reader.cache_clear()
+    records = [
+        {"problem": f"P{i}", "answer": gold} for i, gold in enumerate(["1/2", "spin", "1/3"])
+    ]
+    path = tmp_path / "hostile.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    try:
+        with pytest.warns(UserWarning, match="line 2: gold answer 'spin'.*takes too long"):
+            task = Maths(path)
+        assert [p.answer for p in task.problems] == ["1/2", "1/3"]
+    finally:
+        checking._reader.cache_clear()
+
+
+def test_hostile_gold_answers_load_at_once(tmp_path):
+    golds = ["12 apples" + " " * 28 + "(approx.)", "5 cm" + " " * 25 + "1", "A  " * 18 + "?", "5"]
+    path = tmp_path / "hostile.jsonl"
+    records = [{"question": f"Q{i}", "answer": f"blah #### {gold}"} for i, gold in enumerate(golds)]
+    path.write_text("\n".join(map(json.dumps, records)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task = Maths(path)
+    assert "5" in [p.answer for p in task.problems]

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 
-from jaxrl_reason.verify import judge
+from jaxrl_reason.verify import golds, judge
 
 
 def check(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None]:
@@ -41,6 +41,11 @@ def check(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None
     if completion == "process":
         return "wrong", str(os.getpid())
     return judge.judge(completion, gold, timeout_s)
+
+
+def record(solution: str, gold: str, timeout_s: float) -> tuple[str, str | None]:
+    """`golds.judge_record`, but for gold answers that name a misdeed."""
+    return check(gold, "5", 1.0) if gold == "spin" else golds.judge_record(solution, gold, 1.0)
 
 
 def refuse(completion: str, gold: str, timeout_s: float) -> tuple[str, str | None]:
