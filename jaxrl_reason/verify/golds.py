@@ -9,7 +9,7 @@ from jaxrl_reason.verify import judge
 
 
 def judge_record(solution: str, gold: str, timeout_s: float) -> tuple[str, str | None]:
-    """What a loader asks of a record, in a worker of `verify.pool`: as `verify.judge.judge`, but unparsable is a gold answer.
+    """What a loader asks of a record; "unparsable" speaks of the gold answer.
 
     Args:
       solution: text that should end in the gold answer; "": only the gold answer is read.

@@ -68,7 +68,6 @@ _WRAP = re.compile(
     r"\\(?:text|mathrm|mbox|textrm|textnormal|operatorname|textbf|textit|rm|mathbf)\s*\{([^{}]*)\}"
 )
 
-
 _FAULTS = (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
