@@ -23,7 +23,6 @@ import functools
 import math
 import re
 import time
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -56,8 +55,6 @@ _LETTER = re.compile(
 _LABELLED = re.compile(
     r"(?:\(([A-J])\)|([A-J])[).:])[\s:.]*+(?!(?:or|and|not)\b|[,;/&]|\(?[A-J]\))(\S.*)", re.S
 )
-_FORMULA = re.compile(r"\\[(\[]|\$\$?")
-_FORMULA_ENDS = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 _TWO_SENTENCES = re.compile(r"[.!?]\s+\w|;")
 _HOUR = re.compile(r"\d{1,2}:0\d")  # 12:05, which as a ratio would be 12:5
 _TIME = re.compile(r"(?:[01]?\d|2[0-4]):[0-5]\d")  # may be a time; a ratio too, in its lowest terms
@@ -455,7 +452,7 @@ def _bare(completion: str, gold: Answer) -> Answer | None:
 
 def _only_formula(text: str) -> str | None:
     """The formula of a sentence that holds one and no more, and stands by it."""
-    found = list(_formulas(text))
+    found = list(wording.formulas(text))
     if len(found) != 1 or len(found[0]) == len(text):
         return None
     start = text.index(found[0])
@@ -466,17 +463,6 @@ def _only_formula(text: str) -> str | None:
     if _TWO_SENTENCES.search(rest) or doubt.taken_back(text, start, end, weighed=True):
         return None
     return found[0]
-
-
-def _formulas(text: str) -> Iterator[str]:
-    at = 0
-    while opener := _FORMULA.search(text, at):
-        sign = _FORMULA_ENDS[opener[0]]
-        end = text.find(sign, opener.end() + 1)
-        at = opener.start() + 1
-        if end != -1 and not ("$" in sign and "$" in text[opener.end() : end]):
-            at = end + len(sign)
-            yield text[opener.start() : at]
 
 
 def _tree(answer: Answer) -> tuple | None:

@@ -6,6 +6,7 @@ Host side. Reads: nothing. Writes: nothing.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 
 from jaxrl_reason.verify import vocabulary
@@ -54,6 +55,8 @@ _ANOTHER = re.compile(
     r"|(?:negative|square|cube|half|third|anything|nothing|all) (?:of|but))\b",
     re.I,
 )  # value than the one that is named
+_FORMULA = re.compile(r"\\[(\[]|\$\$?")
+_FORMULA_ENDS = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 _CHOSEN = re.compile(r"\(?[A-J]\)?(?:\s*+(?:,\s*+)?(?:and\s++)?\(?[A-J]\)?)+")
 
 
@@ -149,3 +152,20 @@ def chosen(text: str) -> frozenset[str] | None:
         return None
     letters = re.findall(r"[A-J]", text)
     return frozenset(letters) if len(set(letters)) == len(letters) else None
+
+
+def formulas(text: str) -> Iterator[str]:
+    r"""Formulas in dollar signs or TeX's brackets, with them.
+
+    Example:
+      >>> list(formulas(r"so $x = 5$, or \(y\)"))
+      ['$x = 5$', '\\(y\\)']
+    """
+    at = 0
+    while opener := _FORMULA.search(text, at):
+        sign = _FORMULA_ENDS[opener[0]]
+        end = text.find(sign, opener.end() + 1)
+        at = opener.start() + 1
+        if end != -1 and not ("$" in sign and "$" in text[opener.end() : end]):
+            at = end + len(sign)
+            yield text[opener.start() : at]
