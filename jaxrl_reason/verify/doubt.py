@@ -101,9 +101,11 @@ def taken_back(text: str, start: int, end: int, *, weighed: bool = False) -> boo
     """
     line = text.startswith("####", start)  # what stands above it is another sentence
     before = [] if line else _tokens(text[max(0, start - REACH) : start])
-    if _governed(before, weighed, phrase=text[start : start + 6].lower() == "answer"):
+    if before and _governed(before, weighed, phrase=text[start : start + 6].lower() == "answer"):
         return True
     behind = text[end : end + REACH].lstrip(_CLOSERS)
+    if not behind.strip():
+        return False
     return behind.startswith("?") or _retracted(_tokens(behind), weighed)
 
 

@@ -36,12 +36,14 @@ _PHRASE = re.compile(
 )
 _ABOUT = re.compile(r"answer (?:to|for|of) ")  # the answer to the question is
 _ABOUT_IT = re.compile(r"(?:\bis|\bare|:)(?=[\s:*$\\(=-])")
+_MAX_MENTIONS = 1000  # of an answer, from the last one back
 _MAX_ABOUT = 120  # characters from "answer to" to "is"
 # Where a model goes on with a question of its own, or speaks after the end of its turn.
 _TURN = re.compile(
     r"\n[ \t]*+(?:#{1,4} ?)?(?:human|user|question|q|problem|instruction|input) ?[0-9]{0,2}:|\[inst\]",
     re.I,
 )
+_WHITE = re.compile(r"\s*+")
 _DIGIT = re.compile(r"\d")
 _TURN_ENDS = (
     "<|im_end|>",
@@ -164,7 +166,7 @@ def _place(completion: str) -> Place | None:
     start = completion.rfind("<answer>", begin)
     if start != -1 and "\\boxed" not in completion[start:]:
         return _tagged(completion, start)
-    if any(mark in completion[begin:] for mark in _BOXES):
+    if "\\" in completion and any(completion.find(mark, begin) != -1 for mark in _BOXES):
         return _last_boxes(completion, begin)
     start = len(completion)
     while (start := completion.rfind("####", begin, start)) != -1:
@@ -181,7 +183,10 @@ def _phrase(completion: str, begin: int) -> Place | None:
     if len(lowered) != len(completion):
         return None
     start = len(lowered)
-    while (start := lowered.rfind("answer", begin, start)) != -1:
+    for _ in range(_MAX_MENTIONS):
+        start = lowered.rfind("answer", begin, start)
+        if start == -1:
+            break
         match = _PHRASE.match(lowered, start)
         if match:
             return _sentence(completion, start, match.end())
@@ -278,7 +283,7 @@ def _braced(text: str, start: int) -> tuple[str, int] | None:
 
 
 def _first_line(text: str, begin: int) -> tuple[str | None, int]:
-    begin += len(text[begin:]) - len(text[begin:].lstrip())
+    begin = _WHITE.match(text, begin).end()
     end = text.find("\n", begin)
     end = len(text) if end == -1 else end
     line = text[begin:end].strip() if end - begin <= 2 * MAX_ANSWER_CHARS else ""

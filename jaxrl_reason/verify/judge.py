@@ -158,6 +158,8 @@ def plain_number(text: str) -> Fraction | None:
     if len(text) > 2 * MAX_DIGITS:
         return None
     text = text.strip()
+    if len(text) <= MAX_DIGITS and text.isascii() and text.isdecimal():
+        return Fraction(int(text))
     if len(text) > 2 and text[0] == text[-1] == "$":
         text = text[1:-1].strip()
     if len(text) > MAX_DIGITS and sum(c.isdigit() for c in text) > MAX_DIGITS:
