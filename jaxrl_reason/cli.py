@@ -395,6 +395,7 @@ def _evaluation_cases(options: argparse.Namespace, assignments: Sequence[str]) -
                 if separator:
                     # That file and all of it, whatever the config trains and evaluates on.
                     more += [f"task.path={file}", "task.eval_path=", "task.pass_rates="]
+                    more += ["task.hold_out=0"]
                     more += ["task.min_pass_rate=0", "task.max_pass_rate=1"]
             config = _load_config(options, [*assignments, *more], path)
             label, number = config.task.name, 2

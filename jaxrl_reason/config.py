@@ -69,10 +69,16 @@ def _task() -> ml_collections.ConfigDict:
     c.max_target = 100  # countdown targets are in 1..max_target, 1..9999
     c.use_all = True  # bool: countdown uses each number exactly once; False: at most once
     c.people = 3  # in a puzzle of knights and knaves, 2..8
-    # JSONL or Parquet of problems, for gsm8k, math and code: a file, a pattern (data/train-*.parquet), or files of a
-    # data set on the hub (owner/name[@revision]:data/train-*.parquet)
+    # Problems for gsm8k, math and code, as JSONL, JSON, CSV or Parquet, packed or not: a file, a pattern
+    # (data/train-*.parquet), or files of a data set on the hub (owner/name[@revision]:data/train-*.parquet)
     c.path = ""
-    c.eval_path = ""  # the same, of problems to evaluate on; empty: those of path
+    c.eval_path = ""  # the same, of problems to evaluate on; empty: see hold_out
+    # Without eval_path: one problem in so many, by a hash of its question, is asked in evaluation alone, once there
+    # are twice as many; 0: none, evaluation asks what is trained on
+    c.hold_out = 8
+    # Names of fields that are not known: question=their_name,answer=meta.their_name; also solution, pass_rate, tests,
+    # completion
+    c.fields = ""
     c.data_dir = ""  # problems are prepared there once, as ArrayRecord; empty: held in memory
     # JSONL of {"id", "pass_rate"}, or what `evaluate --out` wrote of this task; empty: field pass_rate of the records
     c.pass_rates = ""
@@ -233,7 +239,9 @@ def _eval() -> ml_collections.ConfigDict:
 def _sft() -> ml_collections.ConfigDict:
     """Cold start."""
     c = ml_collections.ConfigDict()
-    c.path = ""  # JSONL of {"prompt", "completion"}; empty: the task's own cold start
+    # Records of {"prompt", "completion"}, {"question", "solution"} or {"messages"}, as task.path; empty: the task's own
+    # cold start, or the reference solutions of its data set
+    c.path = ""
     c.policy_updates = (
         1500  # updates of policy mode on demonstrations, with synthetic repairs, >= 0
     )

@@ -143,6 +143,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "task.largest": (2, 999),
     "task.max_target": (1, 9999),
     "task.people": (2, 8),
+    "task.hold_out": (0, None),
     "task.min_pass_rate": (0, 1),
     "task.max_pass_rate": (0, 1),
     "task.verify_workers": (0, None),
@@ -376,9 +377,7 @@ def _data_problems(task: ml_collections.ConfigDict) -> list[str]:
     """Error lines for the fields of tasks that read a file."""
     problems = []
     if task.name in READING and not task.path:
-        problems.append(
-            f"task.path = '': {task.name} reads a JSONL or Parquet file of problems; set it to its path"
-        )
+        problems.append(f"task.path = '': {task.name} reads a file of problems; set it to its path")
     if task.min_pass_rate > task.max_pass_rate:
         problems.append(
             f"task.min_pass_rate = {task.min_pass_rate}: must be at most task.max_pass_rate = {task.max_pass_rate}"

@@ -171,7 +171,7 @@ def test_files_here_by_pattern(tmp_path):
     ]
     settings = config.base().task
     settings.name, settings.path = "math", str(tmp_path / "*.jsonl")
-    with pytest.raises(ValueError, match=r"\*.jsonl, a.jsonl, line 2: no gold answer"):
+    with pytest.raises(ValueError, match=r"\*.jsonl: 2 of 2 .*\n  a.jsonl, line 2: no gold answer"):
         tasks.make_task(settings)
     for path, words in ((tmp_path, "a folder; name its files"), (tmp_path / "*.json", "no such")):
         with pytest.raises(FileNotFoundError, match=words):

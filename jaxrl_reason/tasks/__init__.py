@@ -88,6 +88,8 @@ def _source(c: ml_collections.ConfigDict) -> sources.Source:
         pass_rates=c.pass_rates,
         min_pass_rate=c.min_pass_rate,
         max_pass_rate=c.max_pass_rate,
+        fields=c.fields,
+        hold_out=c.hold_out,
     )
 
 

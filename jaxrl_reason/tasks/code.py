@@ -1,6 +1,6 @@
 """Programming problems: the policy writes Python, and hidden tests decide.
 
-Host side. Reads: a JSONL or Parquet file of problems with their tests. Writes: what `tasks.sources` writes.
+Host side. Reads: a file of problems with their tests. Writes: what `tasks.sources` writes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxrl_reason.tasks import questions, sources
+from jaxrl_reason.tasks import questions, records, sources, turns
 from jaxrl_reason.types import Problem, Verdict
 from jaxrl_reason.verify import sandbox, sandbox_tests
 
@@ -40,14 +40,26 @@ Solution:
 _STANDARD = "Write a Python program that reads standard input and prints the answer."
 _FUNCTION = "Write Python that defines {name}, as a function or as a method of class Solution."
 
-_QUESTIONS = ("question", "question_content", "problem", "prompt", "description", "input")
+_QUESTIONS = (
+    *("question", "question_content", "problem", "prompt", "description", "input"),
+    *("messages", "conversations"),
+)
 _CASES = (
     *("public_test_cases", "private_test_cases"),
     *("public_tests", "private_tests", "generated_tests"),
     *("official_tests", "examples"),
 )
 _COLUMNS = (
-    *(*_QUESTIONS, "starter_code", "solution", "solutions", "metadata", "pass_rate"),
+    *(
+        *_QUESTIONS,
+        "system",
+        "system_prompt",
+        "starter_code",
+        "solution",
+        "solutions",
+        "metadata",
+        "pass_rate",
+    ),
     *("tests", "input_output", *_CASES),
 )
 
@@ -59,12 +71,11 @@ _FAILURES = ("error", "memory", "output", "network", "file", "process", "environ
 class Code(questions.Questions):
     """Programming problems from a file; the outcome is that of all tests, in a sandbox. A Task.
 
-    A record has its question in `question`, `question_content`, `problem`, `prompt`, `description` or `input`; its
-    tests in a form of `tests_of`; further, where there is one, `starter_code`, and `solution` or the first of
-    `solutions` as reference.
+    A record has its question in a field of `_QUESTIONS`, as a text or as turns (`tasks.turns`); its tests in a form of
+    `tests_of`; further, where there is one, `starter_code`, and `solution` or the first of `solutions` as reference.
 
     Args:
-      source: JSONL or Parquet, filters, and problems to evaluate on.
+      source: records, filters, and problems to evaluate on.
       limits: of each test.
       workers: programs that run at once, >= 1.
       batch_timeout_s: seconds for all programs of one call of `verify`; the rest is "timeout".
@@ -72,7 +83,7 @@ class Code(questions.Questions):
       completion_tokens: budget of a completion in bytes, EOS included, >= 2.
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a bad record, named by file and line; no problem at all; or programs cannot be isolated here.
+      ValueError: no problem that can be used; or programs cannot be isolated here.
     """
 
     def __init__(
@@ -85,7 +96,7 @@ class Code(questions.Questions):
         require_isolation: bool = True,
         completion_tokens: int = 1024,
     ):
-        problems, held_out = sources.load(source, "code", _entry, _COLUMNS)
+        loaded = sources.load(source, "code", _entry, _COLUMNS)
         if require_isolation:
             sandbox.check_isolation()  # before anything is trained
         self._lock, self._counts = threading.Lock(), collections.Counter()
@@ -96,8 +107,7 @@ class Code(questions.Questions):
             questions.Prompts(_POLICY_PROMPT, _REPAIR_PROMPT),
             step_separator="\n",
             answer_marker="```python",
-            problems=problems,
-            held_out=held_out,
+            loaded=loaded,
             completion_tokens=completion_tokens,
             check=None,
         )
@@ -164,10 +174,9 @@ def _kind(problem: Problem) -> str:
 
 
 def _entry(fields: Mapping[str, Any]) -> sources.Entry:
-    question = next((fields[f] for f in _QUESTIONS if fields.get(f)), None)
-    if not isinstance(question, str) or len(question.strip()) < 2:  # "-": to be looked up elsewhere
-        raise ValueError(f"question = {question!r:.80}: must be a text, in {', '.join(_QUESTIONS)}")
-    question = question.strip()
+    asked = turns.read(fields, _QUESTIONS)
+    if len(question := asked.text) < 2:  # "-": to be looked up elsewhere
+        raise records.Unusable("the question is no text", repr(question))
     if fields.get("starter_code"):
         question += f"\nStart from:\n{fields['starter_code']}"
     solutions = _json(fields.get("solutions")) or [fields.get("solution")]
@@ -176,8 +185,12 @@ def _entry(fields: Mapping[str, Any]) -> sources.Entry:
     if isinstance(solution, str) and solution.strip():
         answer = sandbox_tests.extract_code(solution) or solution
         reference = f"```python\n{answer.strip()}\n```"
-    tests = sandbox_tests.read_tests(tests_of(fields))
-    return sources.Entry(question, answer, reference, sources.pass_rate(fields), tests)
+    try:
+        tests = sandbox_tests.read_tests(tests_of(fields))
+    except ValueError as error:
+        raise records.Unusable("the tests cannot be read", str(error)) from error
+    rate = sources.pass_rate(fields)
+    return sources.Entry(question, answer, reference, rate, tests, messages=asked.before)
 
 
 def tests_of(fields: Mapping[str, Any]) -> Any:

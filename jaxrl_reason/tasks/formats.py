@@ -10,23 +10,34 @@ Host side. Reads: nothing. Writes: nothing.
 | OlympiadBench | context and question | final_answer: list | solution: list |
 | GSM8K | question | answer, behind its last "####" | answer |
 | TRL's stepwise supervision | prompt | as MATH or GSM8K, or none | completions: steps, all with a right label |
-| DAPO-Math and others for verl | prompt: messages | reward_model.ground_truth | none |
+| verl: DAPO-Math, Skywork, GSM8K | prompt: messages | reward_model.ground_truth | extra_info.answer, if any |
+| ShareGPT, chats | conversations, messages | as MATH, of the last reply | the last reply |
 
-Names of fields are compared without case ("Problem" in some copies of AIME).
+More names for the same: `tasks.turns` for questions, `GOLDS` here. Names of fields are compared without case ("Problem"
+in some copies of AIME).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
-from jaxrl_reason.tasks import checking
-from jaxrl_reason.tasks.sources import Entry, Unusable, is_number, pass_rate
+from jaxrl_reason.tasks import checking, golds, turns
+from jaxrl_reason.tasks.records import Unusable
+from jaxrl_reason.tasks.sources import Entry, pass_rate
 from jaxrl_reason.verify import answers
 
-_QUESTIONS = ("problem", "question", "prompt")
-_GOLDS = ("answer", "final_answer")
+GOLDS = ("answer", "final_answer", "expected_answer", "ground_truth", "reward_model", "label")
+
+
+class Read(NamedTuple):
+    """Question, gold answer and solution, before a task writes the solution in its own answer format."""
+
+    asked: turns.Asked
+    gold: str  # "" where TRL's steps have no answer
+    solution: str | None  # with at least one step besides the answer
+    steps: tuple[str, ...] | None  # of the solution, in TRL's form
 
 
 def maths_entry(fields: Mapping[str, Any]) -> Entry:
@@ -37,34 +48,58 @@ def maths_entry(fields: Mapping[str, Any]) -> Entry:
     Returns:
       Entry; its answer can be read by `verify.answers`, or is "", which only TRL's form allows.
     Raises:
-      ValueError: no such format; names the field that is missing or wrong.
-      Unusable: the gold answer cannot be read, holds only within a tolerance, or the question needs its picture; or a
-        step is labelled wrong.
+      Unusable: a field is missing or wrong, the gold answer is a placeholder, cannot be read or holds only within a
+        tolerance, the question needs its picture, or a step is labelled wrong.
     Example:
       >>> maths_entry({"problem": "1 + 1?", "solution": r"It is $\boxed{2}$."})[:3]
-      ('1 + 1?', '2', 'It is $\\boxed{2}$.')
+      ('1 + 1?', '2', None)
       >>> maths_entry({"question": "How many?", "answer": 27.0}).answer
       '27'
     """
     fields = {name.lower(): value for name, value in fields.items()}
-    question = _question(fields)
-    steps = _steps(fields)
-    if steps is not None:
-        fields["solution"] = "\n\n".join(steps)
-        if not any(fields.get(name) for name in _GOLDS) and not _has_answer(fields["solution"]):
-            return Entry(question, "", fields["solution"], pass_rate(fields), steps=steps)
-    gold, solution = _gold(fields)
-    if fields.get("modality") == "Multimodal":
-        raise Unusable("the question needs its picture")
-    if fields.get("error"):
-        raise Unusable(f"gold answer {gold[:40]!r} holds within {fields['error']} only")
+    found = read(fields)
+    solution = found.solution
+    if found.gold:
+        check_gold(found.gold)
+        if solution and not checking.ends_in(solution, found.gold):
+            # It serves as an example of the answer format too.
+            solution += f"\n\n\\boxed{{{found.gold}}}"
+    return Entry(
+        found.asked.text,
+        found.gold,
+        solution,
+        pass_rate(fields),
+        steps=found.steps,
+        messages=found.asked.before,
+    )
+
+
+def check_gold(gold: str) -> None:
+    """Refuses, as unusable, a gold answer that cannot be read."""
     try:
         checking.check_gold(gold)
     except ValueError as error:
-        raise Unusable(str(error)) from None
-    if solution is not None and not checking.ends_in(solution, gold):
-        solution += f"\n\n\\boxed{{{gold}}}"  # it serves as an example of the answer format too
-    return Entry(question, gold, solution, pass_rate(fields), steps=steps)
+        raise Unusable("the gold answer cannot be read", repr(gold[:60])) from error
+
+
+def read(fields: Mapping[str, Any]) -> Read:
+    """What a record says; `fields` with names in small letters; see `maths_entry`."""
+    asked = turns.read(fields)
+    steps = _steps(fields)
+    if steps is not None:
+        fields = {**fields, "solution": "\n\n".join(steps)}
+        if not any(fields.get(name) for name in GOLDS) and not _has_answer(fields["solution"]):
+            return Read(asked, "", fields["solution"], steps)
+    gold, solution = _gold(fields, asked.reply)
+    if fields.get("modality") == "Multimodal":
+        raise Unusable("the question needs its picture")
+    if fields.get("error"):
+        raise Unusable(
+            "the gold answer holds within a tolerance only", f"{gold[:40]!r}, {fields['error']}"
+        )
+    if solution and not golds.has_step(solution, gold):
+        solution = None
+    return Read(asked, gold, solution, steps)
 
 
 def _steps(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -73,16 +108,21 @@ def _steps(fields: Mapping[str, Any]) -> tuple[str, ...] | None:
     if steps is None:
         return None
     if not isinstance(steps, list) or not all(isinstance(s, str) and s.strip() for s in steps):
-        raise ValueError(f"field completions = {_shown(steps)}: must be a list of texts, the steps")
+        raise Unusable("field completions is no list of texts, the steps", golds.shown(steps))
     if (
         not steps
         or labels is not None
         and (not isinstance(labels, list) or len(labels) != len(steps))
     ):
-        raise ValueError("fields completions and labels: must be lists of one length, at least 1")
+        raise Unusable(
+            "fields completions and labels are no lists of one length, at least 1",
+            golds.shown(labels),
+        )
     wrong = [i for i, label in enumerate(labels or ()) if label is not None and label != 1]
     if wrong:
-        raise Unusable(f"step {wrong[0] + 1} is labelled {labels[wrong[0]]!r}: no expert's")
+        raise Unusable(
+            "a step is labelled wrong", f"step {wrong[0] + 1} is labelled {labels[wrong[0]]!r}"
+        )
     return tuple(step.strip() for step in steps)
 
 
@@ -90,63 +130,73 @@ def _has_answer(solution: str) -> bool:
     return any(mark in solution for mark in ("\\boxed", "\\fbox", "####"))
 
 
-def _question(fields: Mapping[str, Any]) -> str:
-    name = next((n for n in _QUESTIONS if fields.get(n) is not None), None)
-    if name is None:
-        raise ValueError(
-            f"no question: must have one of the fields {', '.join(_QUESTIONS)};"
-            f" has {', '.join(fields) or 'none that is known'}"
-        )
-    question = fields[name]
-    if name == "prompt" and isinstance(question, list):
-        turns = [t.get("content") for t in question if isinstance(t, dict) and _is_user(t)]
-        question = turns[0] if len(turns) == 1 else question
-    if not isinstance(question, str) or not question.strip():
-        raise ValueError(f"field {name} = {_shown(question)}: must be a text that is not empty")
-    context = fields.get("context")
-    parts = [context.strip()] if isinstance(context, str) and context.strip() else []
-    return "\n".join([*parts, question.strip()])
+def _gold(fields: Mapping[str, Any], reply: str | None) -> tuple[str, str | None]:
+    """(gold answer, solution): the first field that has an answer; of none, what the solution ends with."""
+    solution = _solution(fields, reply)
+    empty = []
+    several = bool(fields.get("is_multiple_answer"))
+    for name, value in _candidates(fields):
+        gold = golds.text_of(name, value, several=several)
+        if gold is None:
+            empty.append(f"field {name} = {golds.shown(value)}")
+        elif _has_answer(gold) and (found := _final(gold)):
+            # A whole solution stands where the answer belongs.
+            return found, solution if solution and "####" not in gold else gold
+        else:
+            return gold, solution or _of_extra_info(fields, gold)
+    if solution is None:
+        what = empty[0] if empty else f"it has {', '.join(fields)}"
+        raise Unusable(f"no gold answer in {', '.join(GOLDS)}, solution", what)
+    if gold := _final(solution) if _has_answer(solution) else None:
+        return gold, solution
+    if golds.is_bare(solution) and (gold := golds.text_of("solution", solution, several=False)):
+        return gold, None
+    raise Unusable(
+        "the solution has no answer in \\boxed{} or behind ####", f"it ends in {solution[-40:]!r}"
+    )
 
 
-def _is_user(turn: Mapping[str, Any]) -> bool:
-    return turn.get("role") == "user"
+def _final(solution: str) -> str | None:
+    found = answers.final_answer(solution)
+    return golds.text_of("solution", found, several=False) if found else None
 
 
-def _gold(fields: Mapping[str, Any]) -> tuple[str, str | None]:
-    """(gold answer, solution)."""
+def _candidates(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name in GOLDS:
+        value = fields.get(name)
+        if name == "reward_model":
+            if isinstance(value, str) and value.lstrip().startswith("{"):
+                try:
+                    value = json.loads(value)
+                except (ValueError, RecursionError):
+                    continue
+            if isinstance(value, Mapping) and "ground_truth" in value:
+                yield "reward_model.ground_truth", value["ground_truth"]
+        elif name in fields:
+            yield name, value
+
+
+def _solution(fields: Mapping[str, Any], reply: str | None) -> str | None:
     solution = fields.get("solution")
+    solution = reply if solution is None else solution
     if isinstance(solution, list):
         solution = solution[0] if solution else None
+    if isinstance(solution, (int, float)) and not isinstance(solution, bool):
+        solution = golds.text_of("solution", solution, several=False)
     if solution is not None and not isinstance(solution, str):
-        raise ValueError(f"field solution = {_shown(solution)}: must be a text or a list of texts")
-    solution = solution.strip() if solution and solution.strip() else None
-    for name in _GOLDS:
-        if fields.get(name) is not None:
-            gold = _text(name, fields[name], several=bool(fields.get("is_multiple_answer")))
-            if "####" in gold:
-                solution, gold = gold, answers.final_answer(gold) or ""
-            return gold, solution
-    model = fields.get("reward_model")
-    if isinstance(model, dict) and model.get("ground_truth") is not None:
-        return _text("reward_model.ground_truth", model["ground_truth"], several=False), solution
-    if solution is None:
-        raise ValueError(f"no gold answer: must have one of {', '.join(_GOLDS)}, solution")
-    if not _has_answer(solution):
-        raise ValueError(f"field solution ends in {solution[-40:]!r}: must hold \\boxed{{answer}}")
-    return answers.final_answer(solution) or "", solution
+        raise Unusable(
+            "field solution is neither a text nor a list of texts", golds.shown(solution)
+        )
+    if solution is None or golds.placeholder(solution) in golds.MISSING | {""}:
+        return None
+    return solution.strip()
 
 
-def _text(name: str, value: Any, *, several: bool) -> str:
-    if isinstance(value, list) and value:
-        texts = [_text(name, item, several=False) for item in value]
-        return ", ".join(texts) if several else texts[0]
-    if is_number(value) and math.isfinite(value):
-        return str(int(value)) if value == int(value) else repr(value)
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    raise ValueError(f"field {name} = {_shown(value)}: must be a text or a number")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _of_extra_info(fields: Mapping[str, Any], gold: str) -> str | None:
+    """The solution that verl keeps beside a problem, where it comes to the same answer."""
+    extra = fields.get("extra_info")
+    solution = extra.get("answer") if isinstance(extra, Mapping) else None
+    if not isinstance(solution, str) or not _has_answer(solution):
+        return None
+    found = _final(solution)
+    return solution.strip() if found and golds.same(found, gold) else None

@@ -1,6 +1,6 @@
 r"""Competition maths: problems of many data sets, one \boxed{} answer each.
 
-Host side. Reads: a JSONL or Parquet file, in a format of `tasks.formats`. Writes: what `tasks.sources` writes.
+Host side. Reads: a file of records, in a format of `tasks.formats`. Writes: what `tasks.sources` writes.
 """
 
 from __future__ import annotations
@@ -29,18 +29,17 @@ Change as little as possible. Do not mention the draft or the other solution. {_
 class Maths(questions.Questions):
     r"""Problems from a file in any format of `tasks.formats`; the outcome is the last \boxed{}. A Task.
 
-    Records whose gold answer cannot be read are left out, and a warning lists them.
+    Records of which no problem can be made are left out, and a warning counts them by reason.
 
     Args:
-      source: JSONL or Parquet.
+      source: records in any form of `tasks.records`.
       completion_tokens: budget of a completion in bytes, EOS included, >= 2.
       check: compares answers; None: in this process.
       steps: the problems are for `tasks.steps`, which needs solutions and no final answers. Without it, those of TRL's
         stepwise form that have no final answer are left out.
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a record in no known format, named by file and line; no problem that can be used; or none with an
-        answer to evaluate on.
+      ValueError: no problem that can be used, or none with an answer to evaluate on.
     """
 
     def __init__(
@@ -51,7 +50,10 @@ class Maths(questions.Questions):
         check: Checker | None = None,
         steps: bool = False,
     ):
-        problems, held_out = sources.load(source, "math", formats.maths_entry)
+        loaded = sources.load(source, "math", formats.maths_entry, by_reference=steps)
+        problems, held_out = loaded.problems, loaded.held_out
+        if held_out is not None and not (held_out := sources.answered(held_out)):
+            held_out = None
         if not steps or held_out is None:
             answered = sources.answered(problems)
             if not answered:
@@ -69,8 +71,7 @@ class Maths(questions.Questions):
             questions.Prompts(_POLICY_PROMPT, _REPAIR_PROMPT),
             step_separator="\n\n",
             answer_marker="\\boxed",
-            problems=problems,
-            held_out=held_out,
+            loaded=loaded._replace(problems=problems, held_out=held_out),
             completion_tokens=completion_tokens,
             check=check,
         )

@@ -28,14 +28,14 @@ class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
       kwargs: `data_dir` and others of the base class.
     """
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
 
     def __init__(self, *, source: Callable[[], Iterable[Problem]], **kwargs: Any):
         self._source = source
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        names = ("id", "prompt", "answer", "reference", "pass_rate", "tests", "steps")
+        names = ("id", "prompt", "answer", "reference", "pass_rate", *_JSON)
         features = {name: tfds.features.Text() for name in names}  # a float feature keeps 32 bits
         return tfds.core.DatasetInfo(
             builder=self,
@@ -56,10 +56,13 @@ class ReasoningProblems(tfds.core.GeneratorBasedBuilder):
                     "answer": problem.answer,
                     "reference": problem.reference or "",
                     "pass_rate": _rate_text(problem),
-                    "tests": json.dumps(problem.meta["tests"]) if "tests" in problem.meta else "",
-                    "steps": json.dumps(problem.meta["steps"]) if "steps" in problem.meta else "",
-                },
+                }
+                | {n: json.dumps(problem.meta[n]) if n in problem.meta else "" for n in _JSON},
             )
+
+
+# Parts of `Problem.meta` that stand in a record as JSON.
+_JSON = ("tests", "steps", "messages")
 
 
 def _rate_text(problem: Problem) -> str:
@@ -98,13 +101,15 @@ _BLOCK = 256
 
 def _problem(record: Mapping[str, bytes]) -> Problem:
     fields = {key: value.decode() for key, value in record.items()}
-    rate, tests, steps = (fields.pop(name) for name in ("pass_rate", "tests", "steps"))
+    rate, tests, steps, messages = (fields.pop(name) for name in ("pass_rate", *_JSON))
     reference = fields.pop("reference") or None
     meta: dict[str, Any] = {"pass_rate": float(rate)} if rate else {}
     if tests:
         meta["tests"] = sandbox_tests.from_json(json.loads(tests))
     if steps:
         meta["steps"] = tuple(json.loads(steps))
+    if messages:
+        meta["messages"] = tuple(json.loads(messages))
     return Problem(**fields, reference=reference, meta=meta)
 
 
@@ -113,6 +118,8 @@ def problems(
     name: str,
     data_dir: str | os.PathLike,
     source: Callable[[], Iterable[Problem]],
+    *,
+    settings: str = "",
 ) -> Prepared:
     """The problems of a file, from `data_dir` where this very content was prepared before.
 
@@ -122,6 +129,7 @@ def problems(
       name: of the task; part of the same name.
       data_dir: folder, made where it is missing.
       source: makes the problems, in order; called only if they must be prepared.
+      settings: whatever else decides what `source` makes; part of the same name.
     Returns:
       Problems in the order of the file.
     Raises:
@@ -133,6 +141,7 @@ def problems(
     for one in remote.files(path):
         with open(one, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
+    digest.update(settings.encode())
     content = digest.hexdigest()[:16]
     folder = os.path.join(data_dir, f"{name}-{content}")
     builder = ReasoningProblems(source=source, data_dir=folder, file_format="array_record")

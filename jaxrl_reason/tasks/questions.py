@@ -10,8 +10,9 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxrl_reason.tasks import schedule
+from jaxrl_reason.tasks import schedule, sources
 from jaxrl_reason.tasks.checking import Checker
+from jaxrl_reason.tasks.copies import Chosen
 from jaxrl_reason.types import Problem, Verdict
 
 ANSWER_CUE = "Solution:\n"  # for a base model, which goes on from it; a chat has no need of it
@@ -28,15 +29,15 @@ class Questions:
     """Questions and answers, asked in shuffled epochs. A Task.
 
     Attributes:
-      held_out: what evaluation asks: the questions of the evaluation file, or this task where there is none.
+      held_out: what evaluation asks: other questions than this task, or this task itself.
+      note: what evaluation is on, in a line.
 
     Args:
       name: of the task.
       prompts: their templates; only {question}, {failed} and {anchor} are filled in.
       step_separator: text that ends a step.
       answer_marker: text that starts the answer.
-      problems: to train on.
-      held_out: to evaluate on; None: the same.
+      loaded: problems to train on and to evaluate on.
       completion_tokens: budget of a completion in bytes, EOS included, >= 2.
       check: compares answers; None: in this process.
     Raises:
@@ -53,8 +54,7 @@ class Questions:
         *,
         step_separator: str,
         answer_marker: str,
-        problems: Sequence[Problem],
-        held_out: Sequence[Problem] | None,
+        loaded: sources.Loaded,
         completion_tokens: int,
         check: Checker | None,
     ):
@@ -65,18 +65,25 @@ class Questions:
         self.name, self._prompts = name, prompts
         self.step_separator, self.answer_marker = step_separator, answer_marker
         self.completion_tokens = completion_tokens
+        self._check, self.note = check or Checker(), loaded.note
+        self._ask(loaded.problems, loaded.held_out)
+
+    def _ask(self, problems: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
         self._problems = problems
-        self._check = check or Checker()
         # BOS and one token per byte. Failed and anchor texts are completions: at most
         # completion_tokens - 1 bytes and EOS, or no EOS where the failed one ran out of budget. A
         # reference solution taken as anchor is not bound by the budget.
         self.prompt_tokens = frame = 1
-        anchor = completion_tokens - 1
+        anchor = self.completion_tokens - 1
         for problem in itertools.chain(problems, held_out or ()):
-            self.prompt_tokens = max(self.prompt_tokens, 1 + _bytes(self.policy_prompt(problem)))
-            frame = max(frame, 1 + _bytes(self.repair_prompt(problem, "", "")))
+            # A turn before the question stands behind its role, and before an empty line.
+            turns = problem.meta.get("messages", ())
+            before = sum(_bytes(m["role"] + m["content"]) + 4 for m in turns)
+            size = 1 + before + _bytes(self.policy_prompt(problem))
+            self.prompt_tokens = max(self.prompt_tokens, size)
+            frame = max(frame, 1 + before + _bytes(self.repair_prompt(problem, "", "")))
             anchor = max(anchor, _bytes(problem.reference or ""))
-        self.repair_prompt_tokens = frame + completion_tokens + anchor
+        self.repair_prompt_tokens = frame + self.completion_tokens + anchor
         self.held_out = self
         if held_out is not None:
             self.held_out = copy.copy(self)
@@ -92,13 +99,30 @@ class Questions:
     def __len__(self) -> int:
         return len(self._problems)
 
+    def asking(self, keep: Sequence[bool]) -> Questions:
+        """The task without some of its problems.
+
+        Args:
+          keep: for each of `problems`, whether it stays.
+        Returns:
+          A task that asks the others; where evaluation asks the same problems, there too.
+        """
+        task, split = copy.copy(self), len(self._problems)
+        kept = [i for i in range(split) if keep[i]]
+        held_out = None
+        if self.held_out is not self:
+            others = self.held_out._problems
+            held_out = Chosen(others, [i for i in range(len(others)) if keep[split + i]])
+        task._ask(Chosen(self._problems, kept), held_out)
+        return task
+
     def batch(self, seed: int, update: int, num_problems: int, attempt: int = 0) -> list[Problem]:
         """Problems update * num_problems, ... of an endless sequence of shuffled epochs (`schedule.epoch_indices`).
 
         Args:
           seed, update, attempt, num_problems: int >= 0.
         Returns:
-          num_problems problems; a pure function of the arguments and the file.
+          num_problems problems, none twice unless there are fewer; a pure function of the arguments and the file.
         """
         chosen = schedule.epoch_indices(len(self), seed, update, num_problems, attempt)
         return [self._problems[i] for i in chosen]

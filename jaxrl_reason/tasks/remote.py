@@ -31,13 +31,14 @@ def files(path: str | os.PathLike) -> list[str]:
 
     Args:
       path: a file; a pattern such as "data/train-*.parquet"; or "owner/name:data/train-*.parquet", files of a data set
-        on the hub, with "@revision" behind the name where it is to be a branch, tag or commit.
+        on the hub, with "@revision" behind the name where it is to be a branch, tag or commit. "~" in front is the home
+        folder.
     Returns:
       At least one file on this disk.
     Raises:
       FileNotFoundError: there is none.
     """
-    path = os.fspath(path)
+    path = os.path.expanduser(os.fspath(path))
     if os.path.isfile(path):
         return [path]
     if is_hub_id(path):
@@ -55,8 +56,10 @@ def files(path: str | os.PathLike) -> list[str]:
             if os.path.isdir(path)
             else "no such file"
         )
+        if (match := _ID.fullmatch(path)) and not is_hub_id(path):
+            kind += f" (the folder {match[1]} here hides the data set {path.partition(':')[0]} of the hub; rename it)"
         raise FileNotFoundError(
-            f"{path}: {kind.format(path)}; task.path and task.eval_path take a JSONL or Parquet file, a pattern of"
-            " such files, or files of a data set on the hub: owner/name:data/train-*.parquet"
+            f"{path}: {kind.format(path)}; task.path and task.eval_path take a file of records, a pattern of such"
+            " files, or files of a data set on the hub: owner/name:data/train-*.parquet"
         )
     return found

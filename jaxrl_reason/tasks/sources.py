@@ -1,35 +1,33 @@
-"""From a file of records to the problems of a task: parsed, filtered, kept apart from the test set.
+"""From a file of records to the problems of a task: parsed, filtered, split into what is trained and what is evaluated.
 
-Host side. Reads: JSONL or Parquet files. Writes: `data_dir`, where one is given (`tasks.prepared`).
+Host side. Reads: files of records. Writes: `data_dir`, where one is given (`tasks.prepared`).
 """
 
 from __future__ import annotations
 
+import math
 import os
-import re
-import unicodedata
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_reason.tasks import records
+from jaxrl_reason.tasks import copies, records
 from jaxrl_reason.types import Problem
 from jaxrl_reason.verify.sandbox_tests import Tests
-
-_SHOWN = 10  # records that a message names one by one
 
 
 class Source(NamedTuple):
     """Where problems come from, and which of them are asked; fields as in `config.task`."""
 
-    path: str  # JSONL or Parquet
-    eval_path: str = ""  # JSONL or Parquet of the problems that evaluation asks; "": those of path
+    path: str  # records (`tasks.records`)
+    eval_path: str = ""  # records of the problems that evaluation asks; "": see hold_out
     data_dir: str = ""  # problems are prepared here once, as ArrayRecord; "": held in memory
     pass_rates: str = ""  # JSONL of measured pass rates by id; "": field pass_rate of the records
     min_pass_rate: float = 0.0  # in [0, 1]: harder problems are not asked in training
     max_pass_rate: float = 1.0  # in [0, 1]: easier problems are not asked in training
+    fields: str = ""  # "question=their_name,answer=their_name": names that are not known
+    hold_out: int = 0  # without eval_path, one problem in so many is for evaluation alone; 0: none
 
 
 class Entry(NamedTuple):
@@ -41,32 +39,18 @@ class Entry(NamedTuple):
     pass_rate: float | None = None
     tests: Tests | None = None  # of a program
     steps: tuple[str, ...] | None = None  # of the reference, where the record has it in steps
+    messages: tuple[Mapping[str, str], ...] = ()  # turns before the question, {"role", "content"}
 
 
-class Unusable(ValueError):
-    """A record in order, of which no problem can be made: left out and reported."""
+class Loaded(NamedTuple):
+    """The problems of a task."""
+
+    problems: Sequence[Problem]  # to train on, in the order of the file
+    held_out: Sequence[Problem] | None  # to evaluate on; None: the same
+    note: str  # what evaluation is on, in a line
 
 
 Parse = Callable[[Mapping[str, Any]], Entry]
-
-
-class _Chosen(Sequence[Problem]):
-    """Some problems of a sequence, which may lie on disk."""
-
-    def __init__(self, problems: Sequence[Problem], indices: Sequence[int]):
-        self._problems, self._indices = problems, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    @overload
-    def __getitem__(self, index: int) -> Problem: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Problem]: ...
-    def __getitem__(self, index: int | slice) -> Problem | Sequence[Problem]:
-        if isinstance(index, slice):
-            return _Chosen(self._problems, self._indices[index])
-        return self._problems[self._indices[index]]
 
 
 def load(
@@ -74,64 +58,200 @@ def load(
     name: str,
     parse: Parse,
     columns: Sequence[str] | None = None,
-) -> tuple[Sequence[Problem], Sequence[Problem] | None]:
-    """Problems to train on, and those to evaluate on where they have a file of their own.
+    *,
+    by_reference: bool = False,
+) -> Loaded:
+    """Problems to train on, and those to evaluate on.
 
-    A training problem that also stands in the evaluation file (by `question_key`) is left out, with a warning.
+    Each question is asked once: copies are left out, and so are all copies of a question that has different gold
+    answers (`tasks.copies`), and training problems that evaluation asks too. One line says how many of each.
 
     Args:
-      source: files and filters; a path alone is one file without filters.
+      source: files and filters; a path alone is one file without filters, all of which is trained and evaluated on.
       name: ids are "<name>-<line or row>".
-      parse: fields of a record to an Entry; ValueError where they are wrong, Unusable where the problem must be left
-        out.
+      parse: fields of a record to an Entry; ValueError where no problem can be made of it.
       columns: of Parquet that `parse` looks at; None: those of questions with answers.
+      by_reference: problems with one question and different references are no copies: their solutions are trained on.
     Returns:
-      (training problems in the order of the file, evaluation problems or None).
+      Loaded.
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a bad record, named by file and line; or no problem is left.
+      ValueError: a file that cannot be read; or no problem is left.
     """
     source = source if isinstance(source, Source) else Source(os.fspath(source))
-    columns = columns or _COLUMNS
-    problems = _problems(source.path, name, parse, source.data_dir, columns)
+    names = mapping(source.fields)
+    columns = (
+        *(columns or _COLUMNS),
+        *(value.partition(".")[0].lower() for value in names.values()),
+    )
+
+    def read(path: str, name: str) -> Sequence[Problem]:
+        made = lambda: _parsed(path, name, parse, columns, names)  # noqa: E731
+        found = list(made()) if not source.data_dir else _prepared(path, name, source, made)
+        return copies.without_copies(found, path, by_reference=by_reference)
+
+    problems = read(source.path, name)
     if source.min_pass_rate > 0 or source.max_pass_rate < 1:
         problems = _of_pass_rate(problems, source)
-    if not source.eval_path:
-        return problems, None
-    held_out = _problems(source.eval_path, f"{name}-eval", parse, source.data_dir, columns)
-    return _without_overlap(problems, held_out, source), held_out
+    if source.eval_path:
+        held_out = read(source.eval_path, f"{name}-eval")
+        problems = copies.without_overlap(problems, held_out, source.path, source.eval_path)
+        return Loaded(problems, held_out, f"evaluating on {_count(held_out)} of {source.eval_path}")
+    return _split(problems, source)
 
 
-def _problems(
-    path: str, name: str, parse: Parse, data_dir: str, columns: Sequence[str]
+def _prepared(
+    path: str, name: str, source: Source, made: Callable[[], Iterator[Problem]]
 ) -> Sequence[Problem]:
-    if not data_dir:
-        return list(_parsed(path, name, parse, columns))
     from jaxrl_reason.tasks import prepared  # half a second, for those who use it
 
-    return prepared.problems(path, name, data_dir, lambda: _parsed(path, name, parse, columns))
+    return prepared.problems(path, name, source.data_dir, made, settings=source.fields)
+
+
+def _split(problems: Sequence[Problem], source: Source) -> Loaded:
+    """One problem in `hold_out` is for evaluation: a hash of the question decides, whatever else the file holds."""
+    if not source.hold_out or len(problems) < 2 * source.hold_out:
+        too_few = (
+            f"; fewer than {2 * source.hold_out} problems are not split" if source.hold_out else ""
+        )
+        note = f"evaluating on {_count(problems)} of {source.path}, which are trained on as well{too_few}"
+        return Loaded(problems, None, note)
+    digests = [copies.digest(copies.whole_text(problem)) for problem in problems]
+    out = {i for i, digest in enumerate(digests) if digest % source.hold_out == 0}
+    if not out or len(out) == len(problems):
+        out = {min(range(len(problems)), key=digests.__getitem__)}
+    held_out = copies.Chosen(problems, sorted(out))
+    kept = copies.Chosen(problems, [i for i in range(len(problems)) if i not in out])
+    note = (
+        f"evaluating on {len(held_out)} held-out problems of {source.path} (one in {source.hold_out}, by a hash of the"
+        f" question; training on the other {len(kept)}); task.eval_path names others"
+    )
+    return Loaded(kept, held_out, note)
+
+
+def _count(problems: Sequence[Problem]) -> str:
+    return f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
 
 
 # Parquet columns that some parser looks at: solutions of a strong model, in others, can be gigabytes.
 _COLUMNS = (
-    *("problem", "question", "prompt", "context", "answer", "final_answer", "reward_model"),
-    *("solution", "is_multiple_answer", "unit", "answer_type", "error", "modality", "pass_rate"),
-    *("completions", "labels"),
+    *(
+        "problem",
+        "question",
+        "prompt",
+        "query",
+        "instruction",
+        "input",
+        "messages",
+        "conversations",
+    ),
+    *(
+        "system",
+        "system_prompt",
+        "context",
+        "answer",
+        "final_answer",
+        "expected_answer",
+        "ground_truth",
+    ),
+    *(
+        "reward_model",
+        "label",
+        "extra_info",
+        "solution",
+        "is_multiple_answer",
+        "unit",
+        "answer_type",
+    ),
+    *(
+        "error",
+        "modality",
+        "completions",
+        "labels",
+        "pass_rate",
+        "solve_rate",
+        "llama8b_solve_rate",
+    ),
 )
+FIELDS = (
+    "question",
+    "answer",
+    "solution",
+    "pass_rate",
+    "tests",
+    "completion",
+)  # that `task.fields` may name
+# What else says the same, and goes where a setting names the field to be read.
+_SAME = {
+    "question": (
+        "problem",
+        "prompt",
+        "query",
+        "instruction",
+        "input",
+        "messages",
+        "conversations",
+        "question_content",
+    ),
+    "answer": ("final_answer", "expected_answer", "ground_truth", "reward_model", "label"),
+    "pass_rate": ("solve_rate", "llama8b_solve_rate"),
+    "tests": ("input_output",),
+}
 
 
-def _parsed(path: str, name: str, parse: Parse, columns: Sequence[str]) -> Iterator[Problem]:
-    left_out, count = [], 0
+def mapping(text: str) -> dict[str, str]:
+    """`task.fields` as {our name: theirs}.
+
+    Raises:
+      ValueError: it is written otherwise, or names a field that is not of FIELDS.
+    Example:
+      >>> mapping("question=my_q, answer=meta.gold")
+      {'question': 'my_q', 'answer': 'meta.gold'}
+    """
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        ours, _, theirs = (word.strip() for word in part.partition("="))
+        if ours not in FIELDS or not theirs or ours in found:
+            raise ValueError(
+                f"task.fields = {text!r}: {part!r} must be name=their_name, each name once and one of"
+                f" {', '.join(FIELDS)}"
+            )
+        found[ours] = theirs
+    return found
+
+
+def renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
+    """Fields of a record under our names; where it has none of theirs, it stays as it is.
+
+    Example:
+      >>> renamed({"q": "1 + 1?", "meta": {"gold": 2}}, {"question": "q", "answer": "meta.gold"})["answer"]
+      2
+    """
+    for ours, theirs in names.items():
+        value: Any = fields
+        for part in [theirs] if theirs in fields else theirs.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            others = _SAME.get(ours, ())
+            fields = {k: v for k, v in fields.items() if k.lower() not in (*others, ours)} | {
+                ours: value
+            }
+    return fields
+
+
+def _parsed(
+    path: str, name: str, parse: Parse, columns: Sequence[str], names: Mapping[str, str]
+) -> Iterator[Problem]:
+    faults = records.Faults(path)
     for record in records.read_records(path, columns):
         try:
-            entry = parse(record.fields)
-        except Unusable as error:
-            left_out.append(f"{record.place}: {error}")
-            continue
+            entry = parse(renamed(record.fields, names))
         except ValueError as error:
-            raise ValueError(f"{path}, {record.place}: {error}") from error
-        count += 1
+            faults.add(record.place, error)
+            continue
+        faults.used += 1
         further = {"pass_rate": entry.pass_rate, "tests": entry.tests, "steps": entry.steps}
+        further["messages"] = entry.messages or None
         yield Problem(
             id=f"{name}-{record.number}",
             prompt=entry.prompt,
@@ -139,61 +259,16 @@ def _parsed(path: str, name: str, parse: Parse, columns: Sequence[str]) -> Itera
             reference=entry.reference,
             meta={key: value for key, value in further.items() if value is not None},
         )
-    said = f"{path}: {len(left_out)} of {count + len(left_out)} problems cannot be used"
-    if not count:
-        raise ValueError(_list(said, left_out) if left_out else f"{path}: holds no problem")
-    if left_out:
-        warnings.warn(_list(said, left_out), stacklevel=2)
-
-
-def _list(message: str, places: Sequence[str]) -> str:
-    shown = "".join(f"\n  {place}" for place in places[:_SHOWN])
-    more = f"\n  and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-    return f"{message}:{shown}{more}"
+    faults.say("problem")
 
 
 # --- filters ---------------------------------------------------------------------------------------
 
 
-def question_key(question: str) -> str:
-    """What two copies of a question share: letters, digits and signs, without case, white space and maths marks.
-
-    Example:
-      >>> question_key("Find  $x^2$ for X = 3.") == question_key("find x^2 for x=3.")
-      True
-      >>> question_key("Find 3 + x.") == question_key("Find 3 - x.")
-      False
-    """
-    text = unicodedata.normalize("NFKC", question).casefold()
-    return "".join(re.sub(r"\\[()\[\],;! ]|\\left|\\right|\\displaystyle|\$", "", text).split())
-
-
-def _without_overlap(
-    problems: Sequence[Problem], held_out: Sequence[Problem], source: Source
-) -> Sequence[Problem]:
-    tested = {question_key(p.prompt): p.id for p in held_out}
-    kept, shared = [], []
-    for i, problem in enumerate(problems):
-        twin = tested.get(question_key(problem.prompt))
-        if twin is None:
-            kept.append(i)
-        else:
-            shared.append(f"{problem.id} is {twin}")
-    if not shared:
-        return problems
-    said = f"{source.path}: {len(shared)} of {len(problems)} problems also stand in"
-    if not kept:
-        raise ValueError(f"{said} {source.eval_path}, so that none is left to train on")
-    warnings.warn(
-        _list(f"{said} {source.eval_path}, and are left out of training", shared), stacklevel=2
-    )
-    return _Chosen(problems, kept)
-
-
 def answered(problems: Sequence[Problem]) -> Sequence[Problem]:
     """Those of the problems that have a gold answer."""
     kept = [i for i, problem in enumerate(problems) if problem.answer]
-    return problems if len(kept) == len(problems) else _Chosen(problems, kept)
+    return problems if len(kept) == len(problems) else copies.Chosen(problems, kept)
 
 
 def _of_pass_rate(problems: Sequence[Problem], source: Source) -> Sequence[Problem]:
@@ -216,7 +291,7 @@ def _of_pass_rate(problems: Sequence[Problem], source: Source) -> Sequence[Probl
             f"{source.path}: no pass rate in [{source.min_pass_rate}, {source.max_pass_rate}]"
             f" among {measured} problems; widen task.min_pass_rate and task.max_pass_rate"
         )
-    return _Chosen(problems, kept)
+    return copies.Chosen(problems, kept)
 
 
 def _read_rates(path: str) -> dict[str, float]:
@@ -227,9 +302,18 @@ def _read_rates(path: str) -> dict[str, float]:
         if "problem" in fields and "rewards" in fields:
             fields = _of_evaluation(fields)
         rate, size = fields.get("pass_rate"), fields.get("num_samples")
-        if rate is None and is_number(size) and size > 0 and is_number(fields.get("num_correct")):
+        if (
+            rate is None
+            and records.is_number(size)
+            and size > 0
+            and records.is_number(fields.get("num_correct"))
+        ):
             rate = fields["num_correct"] / size
-        if not isinstance(fields.get("id"), str) or not is_number(rate) or not 0 <= rate <= 1:
+        if (
+            not isinstance(fields.get("id"), str)
+            or not records.is_number(rate)
+            or not 0 <= rate <= 1
+        ):
             raise ValueError(
                 f'{path}, {record.place}: must hold "id" and "pass_rate" in [0, 1],'
                 f' or "id", "num_correct" and "num_samples"; holds {str(fields)[:80]}'
@@ -243,23 +327,31 @@ def _read_rates(path: str) -> dict[str, float]:
 def _of_evaluation(fields: Mapping[str, Any]) -> dict[str, Any]:
     """A line of `jaxrl-reason evaluate --out` as {"id", "pass_rate"}; what it lacks is found by the caller."""
     rewards = fields["rewards"]
-    if not isinstance(rewards, list) or not rewards or not all(map(is_number, rewards)):
+    if not isinstance(rewards, list) or not rewards or not all(map(records.is_number, rewards)):
         return {"id": fields["problem"]}
     return {"id": fields["problem"], "pass_rate": float(np.mean([r >= 0.5 for r in rewards]))}
 
 
-def is_number(value: Any) -> bool:
-    """Whether a field holds a number; JSON's true and false are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def pass_rate(fields: Mapping[str, Any]) -> float | None:
-    """Field pass_rate of a record; None where it has none.
+    """Measured pass rate in pass_rate, solve_rate or llama8b_solve_rate (Big-Math); None where a record has none.
 
     Raises:
-      ValueError: no number in [0, 1].
+      Unusable: no number in [0, 1].
     """
-    rate = fields.get("pass_rate")
-    if rate is not None and not (is_number(rate) and 0 <= rate <= 1):
-        raise ValueError(f"field pass_rate = {rate!r}: must be a number in [0, 1]")
-    return None if rate is None else float(rate)
+    for name in ("pass_rate", *_SAME["pass_rate"]):
+        rate = fields.get(name)
+        if isinstance(rate, str):  # of a CSV file
+            rate = _float(rate)
+        if rate is None or (isinstance(rate, float) and math.isnan(rate)):
+            continue
+        if not records.is_number(rate) or not 0 <= rate <= 1:
+            raise records.Unusable(f"field {name} is no number in [0, 1]", f"{rate!r:.60}")
+        return float(rate)
+    return None
+
+
+def _float(text: str) -> float | str | None:
+    try:
+        return float(text) if text.strip() else None
+    except ValueError:
+        return text

@@ -108,6 +108,7 @@ class Steps:
         self.prompt_tokens = whole.prompt_tokens + max(whole.completion_tokens, given)
         self.prompt_tokens += len(_THINK.encode()) if think else 0
         self.repair_prompt_tokens = whole.repair_prompt_tokens
+        self._allowed: dict[str, int] = {}  # most characters that may be given, where not all may
 
     def batch(self, seed: int, update: int, num_problems: int, attempt: int = 0) -> list[Problem]:
         """One step of each problem of the other task's batch, uniformly; a pure function of its arguments.
@@ -120,36 +121,40 @@ class Steps:
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(update, attempt, 1)))
         cut = []
         for problem in self.whole.batch(seed, update, num_problems, attempt):
-            ends = {"first": self.first, "last": self.last}
-            if "steps" in problem.meta:
-                found = of_steps(problem.meta["steps"], self.step_separator, **ends)
-            else:
-                found = instances(self._expert(problem, rng), self.step_separator, **ends)
-            if found:
+            if found := self._cuts(problem, rng):
                 cut.append((problem, found))
         if num_problems and not cut:
             raise ValueError(
-                f"{self.whole.name}: no solution of {num_problems} has a step to ask for;"
-                " set task.first_step or task.last_step"
+                f"{self.whole.name}: none of {num_problems} problems has a solution with a step to ask for;"
+                " set task.first_step or task.last_step, or choose a data set with solutions"
             )
         problems = []
         for i in range(num_problems):
             problem, found = cut[i % len(cut)]
             number = int(rng.integers(len(found)))
-            instance = found[number]
-            meta = {"given": instance.given, "whole": problem, "separator": self.step_separator}
             name = f"{problem.id}-step-{number}-{i // len(cut)}"
-            problems.append(Problem(name, problem.prompt, instance.step, meta=meta))
+            problems.append(self._asking(problem, found[number], name))
         return problems
 
-    def _expert(self, problem: Problem, rng: np.random.Generator) -> str:
-        if problem.reference is not None:
-            return problem.reference
-        if not isinstance(self.whole, base.Demonstrator):
-            raise ValueError(
-                f"problem {problem.id}: has no reference solution, and {self.whole.name} cannot make one"
-            )
-        return self.whole.demonstrate(problem, rng)
+    def _asking(self, problem: Problem, instance: Instance, name: str = "") -> Problem:
+        meta = {"given": instance.given, "whole": problem, "separator": self.step_separator}
+        if "messages" in problem.meta:
+            meta["messages"] = problem.meta["messages"]
+        return Problem(name, problem.prompt, instance.step, meta=meta)
+
+    def _cuts(self, problem: Problem, rng: np.random.Generator) -> list[Instance]:
+        """Steps of a problem that may be asked for; none of one without a solution."""
+        ends = {"first": self.first, "last": self.last}
+        if "steps" in problem.meta:
+            found = of_steps(problem.meta["steps"], self.step_separator, **ends)
+        elif problem.reference is not None:
+            found = instances(problem.reference, self.step_separator, **ends)
+        elif isinstance(self.whole, base.Demonstrator):
+            found = instances(self.whole.demonstrate(problem, rng), self.step_separator, **ends)
+        else:
+            return []
+        allowed = self._allowed.get(problem.id)
+        return found if allowed is None else [cut for cut in found if len(cut.given) <= allowed]
 
     def policy_prompt(self, problem: Problem) -> str:
         """The other task's prompt with the given steps behind it, as if the policy had written them."""

@@ -6,6 +6,7 @@ Host side. Reads: files it wrote. Writes: a temporary folder.
 import base64
 import json
 import pickle
+import re
 import zlib
 
 import pyarrow
@@ -130,19 +131,23 @@ def test_it_refuses_before_anything_is_trained(tmp_path, monkeypatch):
             {"input_output": None, "private_test_cases": packed(EVIL)},
             "more than a text .(STACK_)?GLOBAL",
         ),
-        ({"question": "-", "input": "-"}, "question = '-'"),
+        ({"question": "-", "input": "-"}, "the question is no text .*'-'"),
         (
             {"input_output": None, "public_tests": {"input": ["1"], "output": []}},
             "public_tests: 1 inputs and 0",
         ),
-        ({"pass_rate": "half"}, "pass_rate = 'half'"),
+        ({"pass_rate": "half"}, "field pass_rate is no number .*'half'"),
         ({"input_output": json.dumps(ADD | {"outputs": []})}, "2 inputs and 0 outputs"),
     ],
 )
-def test_bad_records_are_named(tmp_path, change, words):
+def test_bad_records_are_left_out_and_named(tmp_path, change, words):
     path = tmp_path / "bad.jsonl"
     path.write_text(json.dumps(APPS) + "\n" + json.dumps(APPS | change))
-    with pytest.raises(ValueError, match=f"bad.jsonl, line 2: .*({words})"):
+    with pytest.warns(UserWarning, match="bad.jsonl: 1 of 2 problems cannot be used") as said:
+        assert len(code.Code(path, require_isolation=False)) == 1
+    assert re.search(f"line 2: .*({words})", str(said[0].message))
+    path.write_text(json.dumps(APPS | change))
+    with pytest.raises(ValueError, match="1 of 1 problems cannot be used:"):
         code.Code(path, require_isolation=False)
 
 

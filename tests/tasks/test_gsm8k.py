@@ -45,11 +45,12 @@ def test_reads_problems(task):
     assert problems["gsm8k-1"].reference == "She has 3+4=7 pens.\n#### 7"
     assert problems["gsm8k-2"].reference == "900 + 100 = $1,000.\n#### 1,000"
     assert [problems[f"gsm8k-{i}"].answer for i in range(1, 6)] == ["7", "1,000", "-2.5", "5", "24"]
-    assert problems["gsm8k-4"].reference == "#### 5"
+    assert problems["gsm8k-4"].reference is None  # an answer without a step shows nothing
 
 
 def test_references_are_correct(task):
-    problems = task.batch(0, 0, 5)
+    problems = [p for p in task.batch(0, 0, 5) if p.reference]
+    assert len(problems) == 4
     verdicts = task.verify(problems, [p.reference for p in problems])
     assert {v.reason for v in verdicts} == {"correct"}
 
@@ -119,10 +120,6 @@ def test_braces_in_texts_are_kept(task):
     [
         ("{not json", "line 2: Expecting property name"),
         ("[1, 2]", "line 2: a list; must be an object"),
-        ('{"question": "q"}', "line 2: no field answer; it has question"),
-        ('{"question": " ", "answer": "#### 1"}', "line 2: field question = ' '"),
-        ('{"question": "q", "answer": "just 7"}', "line 2: answer ends in 'just 7'"),
-        ('{"question": "q", "answer": "#### seven"}', "line 2: answer ends in '#### seven'"),
     ],
 )
 def test_bad_lines_are_named_by_file_and_number(tmp_path, line, message):
@@ -130,6 +127,49 @@ def test_bad_lines_are_named_by_file_and_number(tmp_path, line, message):
     with pytest.raises(ValueError, match=message) as error:
         Gsm8k(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"question": "q"}', "line 2: no gold answer in answer, .*it has question"),
+        ('{"question": " ", "answer": "#### 1"}', "line 2: no question in .*field question = ' '"),
+        ('{"question": "q", "answer": "just 7"}', "line 2: the gold answer is no number: 'just 7'"),
+        ('{"question": "q", "answer": "#### seven"}', "line 2: the gold answer is no number: 'seven'"),
+        ('{"question": "q", "answer": null}', "line 2: no gold answer .*field answer = None"),
+    ],
+)  # fmt: skip
+def test_bad_records_are_left_out_and_named(tmp_path, line, message):
+    path = _write(tmp_path, [json.dumps(RECORDS[0]), line])
+    with pytest.warns(UserWarning, match=f"{path}: 1 of 2 problems cannot be used:\n  {message}"):
+        assert len(Gsm8k(path)) == 1
+    with pytest.raises(ValueError, match="1 of 1 problems cannot be used"):
+        Gsm8k(_write(tmp_path, [line]))
+
+
+ASKED = 'Let\'s think step by step and output the final answer after "####".'
+
+
+def test_numbers_alone_and_the_form_of_verl(tmp_path):
+    worked = "2 + 2 = <<2+2=4>>4\n#### 4"
+    rows = [
+        {"question": "Two?", "answer": 2},
+        {"question": "Three?", "answer": "3"},
+        {
+            "data_source": "openai/gsm8k",
+            "prompt": [{"role": "user", "content": f"Four? {ASKED}"}],
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": "4"},
+            "extra_info": {"split": "train", "index": 0, "answer": worked, "question": "Four?"},
+        },
+    ]  # fmt: skip
+    task = Gsm8k(_write(tmp_path, map(json.dumps, rows)))
+    found = [(p.prompt, p.answer, p.reference) for p in task.problems]
+    assert found == [
+        ("Two?", "2", None),
+        ("Three?", "3", None),
+        ("Four?", "4", "2 + 2 = 4\n#### 4"),
+    ]
 
 
 def test_bad_bytes_are_named_by_file_and_number(tmp_path):

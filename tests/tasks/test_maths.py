@@ -15,23 +15,23 @@ from jaxrl_reason.tasks.maths import Maths
 # One record of each data set, shortened; (record, question, gold, reference).
 FORMATS = {
     "math": (
-        {"problem": "Find $x$.", "level": "Level 5", "type": "Algebra", "solution": r"So $\boxed{\frac12}$."},
-        "Find $x$.", r"\frac12", r"So $\boxed{\frac12}$.",
+        {"problem": "Find $x$.", "level": "Level 5", "type": "Algebra", "solution": r"Halve it: $\boxed{\frac12}$."},
+        "Find $x$.", r"\frac12", r"Halve it: $\boxed{\frac12}$.",
     ),
     "math500": (
-        {"problem": "P", "solution": "thus 3", "answer": "3", "subject": "Algebra", "level": 2, "unique_id": "a.json"},
-        "P", "3", "thus 3\n\n\\boxed{3}",
+        {"problem": "P2", "solution": "1 + 2, thus 3", "answer": "3", "subject": "Algebra", "unique_id": "a.json"},
+        "P2", "3", "1 + 2, thus 3\n\n\\boxed{3}",
     ),
     "aime24": (
-        {"id": 60, "problem": "P", "solution": r"\boxed{204}.", "answer": "204", "url": "u"},
-        "P", "204", r"\boxed{204}.",
+        {"id": 60, "problem": "P3", "solution": r"The answer is \boxed{204}.", "answer": "204", "url": "u"},
+        "P3", "204", None,
     ),
     "aime, capital fields": (
-        {"ID": "2024-I-1", "Problem": "P", "Solution": "s #### 73", "Answer": 73},
-        "P", "73", "s #### 73",
+        {"ID": "2024-I-1", "Problem": "P4", "Solution": "s #### 73", "Answer": 73},
+        "P4", "73", "s #### 73",
     ),
-    "amc23": ({"id": 0, "problem": "P", "answer": 27.0, "question": "P"}, "P", "27", None),
-    "hmmt": ({"problem_idx": 1, "problem": "P", "answer": "-984", "problem_type": ["Algebra"]}, "P", "-984", None),
+    "amc23": ({"id": 0, "problem": "P5", "answer": 27.0, "question": "P5"}, "P5", "27", None),
+    "hmmt": ({"problem_idx": 1, "problem": "P6", "answer": "-984", "problem_type": ["Algebra"]}, "P6", "-984", None),
     "minerva": (
         {"problem": "How far?", "solution": "With\n\\[ d=\\boxed{4.5e33} \\mathrm{~cm} \\]", "idx": 1},
         "How far?", "4.5e33", "With\n\\[ d=\\boxed{4.5e33} \\mathrm{~cm} \\]",
@@ -42,18 +42,18 @@ FORMATS = {
         "Let $n > 1$.\nFind it.", "$2$, $-2$", r"$\boxed{2}$, $\boxed{-2}$",
     ),
     "olympiadbench, one of one": (
-        {"question": "Q", "final_answer": ["7"], "is_multiple_answer": False, "solution": [], "context": None},
-        "Q", "7", None,
+        {"question": "Q1", "final_answer": ["7"], "is_multiple_answer": False, "solution": [], "context": None},
+        "Q1", "7", None,
     ),
     "deepmath": (
-        {"question": "Q", "final_answer": r"\infty", "difficulty": 5.0, "topic": "t", "r1_solution_1": "<think>"},
-        "Q", r"\infty", None,
+        {"question": "Q2", "final_answer": r"\infty", "difficulty": 5.0, "topic": "t", "r1_solution_1": "<think>"},
+        "Q2", r"\infty", None,
     ),
     "gsm8k": ({"question": "Q", "answer": "2 + 3 = 5\n#### 5"}, "Q", "5", "2 + 3 = 5\n#### 5"),
     "verl": (
-        {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "Q"}],
+        {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "Q4"}],
          "reward_model": {"ground_truth": "34", "style": "rule"}, "data_source": "math_dapo"},
-        "Q", "34", None,
+        "Q4", "34", None,
     ),
 }  # fmt: skip
 
@@ -81,7 +81,8 @@ def test_reads_verifies_and_fits_its_budgets(tmp_path, kind):
         # One data set per file, as they are distributed.
         record = records[list(FORMATS).index("olympiadbench")]
         path = tmp_path / "train.parquet"
-        parquet.write_table(pyarrow.Table.from_pylist([record | {"image_1": b"\x89PNG"}] * 3), path)
+        rows = [record | {"image_1": b"\x89PNG", "question": f"Find {i}."} for i in range(3)]
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
         count = 3
     else:
         path, count = _write(tmp_path, records), len(records)
@@ -122,25 +123,30 @@ def test_repair_prompt_asks_for_the_draft_and_takes_braces_as_they_are(tmp_path)
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"answer": "1"}, "no question"),
-        ({"problem": "", "answer": "1"}, "field problem = ''"),
-        ({"problem": ["a"], "answer": "1"}, r"field problem = \['a'\]"),
-        ({"prompt": [{"role": "assistant", "content": "x"}], "answer": "1"}, "field prompt"),
-        ({"problem": "P"}, "no gold answer"),
-        ({"problem": "P", "solution": "so it is 5"}, "must hold .*boxed"),
-        ({"problem": "P", "solution": 5}, "field solution = 5"),
-        ({"problem": "P", "answer": True}, "field answer = True"),
-        ({"problem": "P", "answer": float("nan")}, "field answer = nan"),
-        ({"problem": "P", "answer": {"a": 1}}, "field answer"),
-        ({"problem": "P", "final_answer": []}, "field final_answer"),
-        ({"problem": "P", "answer": "1", "pass_rate": "0.5"}, "field pass_rate = '0.5'"),
-        ({"problem": "P", "answer": "1", "pass_rate": 1.5}, "field pass_rate = 1.5"),
+        ({"answer": "1"}, "no question in problem, .*it has answer"),
+        ({"problem": "", "answer": "1"}, "no question in .*field problem = ''"),
+        ({"problem": None, "answer": "1"}, "no question in .*field problem = None"),
+        ({"problem": ["a"], "answer": "1"}, r"field problem is neither a text nor .*\['a'\]"),
+        ({"prompt": [{"role": "assistant", "content": "x"}], "answer": "1"}, "the last turn of prompt is not the user"),
+        ({"problem": "P"}, "no gold answer in answer"),
+        ({"problem": "P", "solution": "so it is 5"}, r"no answer in .boxed\{\} .*'so it is 5'"),
+        ({"problem": "P", "solution": {"a": 5}}, "field solution is neither a text"),
+        ({"problem": "P", "answer": True}, "field answer is no answer: True"),
+        ({"problem": "P", "answer": float("nan")}, "no gold answer .*field answer = nan"),
+        ({"problem": "P", "answer": float("inf")}, "field answer is no answer: inf"),
+        ({"problem": "P", "answer": {"a": 1}}, "field answer is no answer"),
+        ({"problem": "P", "final_answer": []}, "no gold answer .*field final_answer"),
+        ({"problem": "P", "answer": [1, 2]}, "several answers, and no word"),
+        ({"problem": "P", "answer": "1", "pass_rate": "half"}, "field pass_rate is no number .*'half'"),
+        ({"problem": "P", "answer": "1", "pass_rate": 1.5}, "field pass_rate is no number .*1.5"),
     ],
 )  # fmt: skip
-def test_wrong_records_are_named_by_file_and_line(tmp_path, record, message):
-    path = _write(tmp_path, [{"problem": "P", "answer": "1"}, record])
-    with pytest.raises(ValueError, match=f"problems.jsonl, line 2: .*{message}"):
-        Maths(path)
+def test_wrong_records_are_left_out_and_named_by_file_and_line(tmp_path, record, message):
+    path = _write(tmp_path, [{"problem": "R", "answer": "1"}, record])
+    with pytest.warns(
+        UserWarning, match=f"{path}: 1 of 2 problems cannot be used:\n  line 2: .*{message}"
+    ):
+        assert len(Maths(path)) == 1
 
 
 def test_problems_that_cannot_be_used_are_left_out_and_listed(tmp_path):
@@ -154,13 +160,16 @@ def test_problems_that_cannot_be_used_are_left_out_and_listed(tmp_path):
     ]
     path = _write(tmp_path, [good, *bad])
     with pytest.warns(
-        UserWarning, match="5 of 6 problems cannot be used:\n  line 2: gold answer '= = ='"
+        UserWarning,
+        match="5 of 6 problems cannot be used:\n  line 2: the gold answer cannot be read: '= = =' .2 such",
     ) as said:
         task = Maths(path)
     assert len(task) == 1
-    assert "line 5: gold answer '3.1' holds within 1e-1 only" in str(said[0].message)
+    assert "line 5: the gold answer holds within a tolerance only: '3.1', 1e-1" in str(
+        said[0].message
+    )
     assert "line 6: the question needs its picture" in str(said[0].message)
-    with pytest.raises(ValueError, match="5 of 5 problems cannot be used:\n  line 1: gold"):
+    with pytest.raises(ValueError, match="5 of 5 problems cannot be used:\n  line 1: the gold"):
         Maths(_write(tmp_path, bad))
 
 

@@ -47,26 +47,27 @@ def test_files_that_are_no_records(tmp_path):
     parquet.write_table(
         pyarrow.Table.from_pylist([{"question": "q", "answer": "#### 1"}, {"question": None}]), fake
     )
-    with pytest.raises(ValueError, match="x.parquet, row 2: field question = None"):
+    with pytest.warns(
+        UserWarning, match="x.parquet: 1 of 2 .*\n  row 2: no question .*question = None"
+    ):
         Gsm8k(fake)
     nested = _write(tmp_path, ['{"question": ' + "[" * 100_000])
     with pytest.raises(ValueError, match="train.jsonl, line 1: "):
         Gsm8k(nested)
-    with pytest.raises(ValueError, match="line 2: gold answer '5 = = 5'"):
+    with pytest.warns(UserWarning, match="line 2: the gold answer cannot be read: '5 = = 5'"):
         Gsm8k(_write(tmp_path, [RECORDS[0], {"question": "q", "answer": "#### 5 = = 5"}]))
 
 
 def test_what_is_wrong_with_a_file_is_said(tmp_path):
-    listed = tmp_path / "list.json"
-    listed.write_text(json.dumps(RECORDS, indent=1))
     wide = tmp_path / "wide.jsonl"
     wide.write_bytes(json.dumps(RECORDS[0]).encode("utf-16"))
-    for path in (listed, wide):
-        with pytest.raises(ValueError, match="line 1: .*each line must hold one JSON object"):
-            Gsm8k(path)
-    with pytest.raises(ValueError, match="line 1: no field question; it has q, answer"):
+    with pytest.raises(ValueError, match="wide.jsonl: text in UTF-16; .*each line must hold one"):
+        Gsm8k(wide)
+    with pytest.raises(ValueError, match="line 1: no question in .*: it has q, answer"):
         Gsm8k(_write(tmp_path, [{"q": "Q", "answer": "#### 1"}]))
-    with pytest.raises(ValueError, match="1 of 1 problems cannot be used:\n  line 1: gold answer"):
+    with pytest.raises(
+        ValueError, match="1 of 1 problems cannot be used:\n  line 1: the gold answer"
+    ):
         Maths(_write(tmp_path, [{"problem": "P", "answer": "= ="}]))
     broken = tmp_path / "broken.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(RECORDS), broken)
@@ -92,7 +93,7 @@ def test_problems_of_the_evaluation_file_are_asked_there_alone(tmp_path):
     ]  # fmt: skip
     source = Source(_write(tmp_path, RECORDS), eval_path=_write(tmp_path, test, "test.jsonl"))
     with pytest.warns(
-        UserWarning, match="1 of 8 problems also stand in .*\n  gsm8k-4 is gsm8k-eval-1"
+        UserWarning, match="1 of 8 problems also stand in .*the first: gsm8k-4 is gsm8k-eval-1"
     ):
         task = Gsm8k(source)
     assert len(task) == 7 and "gsm8k-4" not in ids(task)
@@ -160,7 +161,7 @@ print([(p.id, p.prompt, p.answer, p.reference, p.meta["pass_rate"]) for p in pro
 
 def test_prepared_once_and_read_without_tensorflow(tmp_path):
     rows = [
-        {"problem": f"π {i}?", "answer": f"{i}", "pass_rate": i / 10} | ({"solution": "s"} if i % 2 else {})
+        {"problem": f"π {i}?", "answer": f"{i}", "pass_rate": i / 10} | ({"solution": "Count."} if i % 2 else {})
         for i in range(9)
     ]  # fmt: skip
     path, folder = _write(tmp_path, rows), tmp_path / "prepared"
@@ -184,9 +185,9 @@ def test_prepared_once_and_read_without_tensorflow(tmp_path):
     # A changed file is another content; a broken one leaves nothing that looks prepared.
     _write(tmp_path, [*rows, {"problem": "new", "answer": "1", "pass_rate": 1}])
     assert len(Maths(source)) == len(again) + 1
-    _write(tmp_path, [*rows, {"problem": "broken"}])
+    _write(tmp_path, [*rows[:9], "{broken"])
     for _ in range(2):
-        with pytest.raises(ValueError, match="train.jsonl, line 10: no gold answer"):
+        with pytest.raises(ValueError, match="train.jsonl, line 10: "):
             Maths(source)
 
 

@@ -60,7 +60,7 @@ def trl_task(tmp_path, rows, **changes):
 
 
 def test_trajectories_in_the_form_of_trl(tmp_path):
-    with pytest.warns(UserWarning, match="1 of 3 .*\n  line 2: step 2 is labelled False"):
+    with pytest.warns(UserWarning, match="1 of 3 .*\n  line 2: .*step 2 is labelled False"):
         task = trl_task(tmp_path, TRL, last_step=True, step_end="eos")
     found = {(p.meta["given"], p.answer) for p in task.batch(0, 0, 60)}
     one, other = TRL[0]["completions"], TRL[2]["completions"]
@@ -79,11 +79,11 @@ def test_trajectories_in_the_form_of_trl(tmp_path):
     with pytest.raises(ValueError, match="math-1: has no final answer.*task.eval_path"):
         trl_task(tmp_path, TRL[2:])
     for row, words in (
-        ({"prompt": "q", "completions": "abc", "labels": [True]}, "list of texts"),
-        ({"prompt": "q", "completions": ["a"], "labels": [True, True]}, "one length"),
+        ({"prompt": "q", "completions": "abc", "labels": [True]}, "no list of texts"),
+        ({"prompt": "q", "completions": ["a"], "labels": [True, True]}, "of one length"),
         ({"prompt": "q", "completions": [], "labels": []}, "at least 1"),
     ):
-        with pytest.raises(ValueError, match=f"trl.jsonl, line 1: .*{words}"):
+        with pytest.raises(ValueError, match=f"trl.jsonl: 1 of 1 .*\n  line 1: .*{words}"):
             trl_task(tmp_path, [row])
 
 
@@ -138,7 +138,7 @@ def test_the_prompt_continues_as_if_the_policy_had_written_the_given_steps():
 def test_references_are_experts_and_thoughts_are_asked_for(tmp_path):
     path = tmp_path / "train.jsonl"
     lines = ["2 + 2 = 4\n4 + 1 = 5\n#### 5", "#### 7"]
-    path.write_text("".join(json.dumps({"question": "q?", "answer": a}) + "\n" for a in lines))
+    path.write_text("".join(json.dumps({"question": f"{a}?", "answer": a}) + "\n" for a in lines))
     task = make(gsm8k.Gsm8k(path), first=False, think=True, stop_at_separator=False)
     # The second problem has no step to ask for: the first takes its place.
     problems = task.batch(0, 0, 2)
@@ -148,7 +148,7 @@ def test_references_are_experts_and_thoughts_are_asked_for(tmp_path):
     assert "Solution:\n2 + 2 = 4\n\nThink first" in prompt
     assert len(prompt.encode()) + 1 <= task.prompt_tokens
     path.write_text(json.dumps({"question": "q?", "answer": "#### 7"}) + "\n")
-    with pytest.raises(ValueError, match="no solution of 1 has a step to ask for"):
+    with pytest.raises(ValueError, match="none of 1 problems has a solution with a step"):
         make(gsm8k.Gsm8k(path)).batch(0, 0, 1)
 
 
