@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import sys
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -241,6 +242,9 @@ def measure(
             )
     label = label or task.name
     prompts, shapes = make_prompts(config, task, policy.tokenizer)
+    task = prompts.task
+    if note := getattr(task, "note", ""):
+        print(note, file=sys.stderr)
     engine = batching.Engine(
         policy.config,
         policy.tokenizer,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from jaxrl_reason import checkpoint, metrics, run_folder, sharding, tasks, timin
 from jaxrl_reason.algos import update as algos_update
 from jaxrl_reason.credit import segment
 from jaxrl_reason.methods import base, make_method
-from jaxrl_reason.models import lora, transformer
+from jaxrl_reason.models import lengths, lora, transformer
 from jaxrl_reason.models import policy as policies
 from jaxrl_reason.models import prompts as prompts_lib
 from jaxrl_reason.models import start as starting
@@ -82,9 +83,14 @@ class Progress:
 def make_prompts(
     config: ml_collections.ConfigDict, task: Any, tokenizer: Any
 ) -> tuple[prompts_lib.Prompts, batching.Shapes]:
-    """Prompts of a task, and token budgets: the config's where it gives one, else what the task needs."""
+    """Prompts of a task, and token budgets: the config's where it gives one, else what the task needs.
+
+    The task of the prompts lacks the problems whose prompt is longer than the config allows.
+    """
     completion = config.rollout.max_new_tokens or task.completion_tokens
     prompts = prompts_lib.make_prompts(task, tokenizer, config.model, draft_tokens=completion)
+    if config.rollout.prompt_length:
+        prompts = lengths.fit(prompts, config.rollout.prompt_length)
     prompt, repair = prompts_lib.prompt_widths(
         prompts, completion, references=config.iop.reference_anchor
     )
@@ -105,6 +111,9 @@ def make_run(
     mesh = mesh or sharding.make_mesh(config.mesh)
     policy = starting.start_policy(config, policy, tokenizer_name=task.tokenizer_name, mesh=mesh)
     prompts, shapes = make_prompts(config, task, policy.tokenizer)
+    task = prompts.task
+    if note := getattr(getattr(task, "whole", task), "note", ""):
+        print(note, file=sys.stderr)
     method = method or make_method(config, completion_tokens=shapes.completion)
     engine = batching.Engine(
         policy.config, policy.tokenizer, shapes, mesh=mesh, vocab_chunk=config.loss.vocab_chunk

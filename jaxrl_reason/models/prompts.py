@@ -24,7 +24,7 @@ from typing import Any
 import jinja2
 import ml_collections
 
-from jaxrl_reason.models import chat_template
+from jaxrl_reason.models import chat_template, lengths
 from jaxrl_reason.models import tokenizer as tokenizers
 from jaxrl_reason.types import Problem
 
@@ -272,14 +272,13 @@ def prompt_widths(prompts: Prompts, completion: int, *, references: bool) -> tup
         # Failed and anchor completions stand in a repair prompt; both follow the run's completion budget.
         more = 2 * max(completion - task.completion_tokens, 0)
         return task.prompt_tokens + frame, task.repair_prompt_tokens + frame + more
-    lengths = [len(prompts.policy(p)) for p in problems]
-    policy = max(lengths)
-    longest = problems[lengths.index(policy)]
+    counts = lengths.prompt_tokens(prompts, problems)
+    policy = max(counts)
+    longest = problems[counts.index(policy)]
     # What a repair prompt has besides the question and the two texts is the same for every problem.
     frame = len(prompts.repair(longest, "", "")) + _BORDERS
     anchor = completion
     if references:
         texts = [p.reference for p in problems if p.reference is not None]
-        sizes = [len(tokenizers.encode_completion(prompts.tokenizer, text)) for text in texts]
-        anchor = max([anchor, *sizes])
+        anchor = max([anchor, *(1 + n for n in lengths.text_tokens(prompts.tokenizer, texts))])
     return policy, frame + completion + anchor + _BORDERS

@@ -70,6 +70,7 @@ def number_text(value: int | float | decimal.Decimal) -> str:
         return _plain(value)
     if isinstance(value, int):
         return str(value)
+    value = float(value)  # of NumPy's, which show themselves otherwise
     short = _shortest(value)
     if len(short.as_tuple().digits) <= FLOAT_DIGITS:
         return _plain(short)

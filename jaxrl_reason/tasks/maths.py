@@ -52,8 +52,8 @@ class Maths(questions.Questions):
     ):
         loaded = sources.load(source, "math", formats.maths_entry, by_reference=steps)
         problems, held_out = loaded.problems, loaded.held_out
-        if held_out is not None and not (held_out := sources.answered(held_out)):
-            held_out = None
+        if held_out is not None:
+            held_out = sources.answered(held_out) or None
         if not steps or held_out is None:
             answered = sources.answered(problems)
             if not answered:

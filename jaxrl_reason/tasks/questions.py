@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from jaxrl_reason.tasks import schedule, sources
 from jaxrl_reason.tasks.checking import Checker
 from jaxrl_reason.tasks.copies import Chosen
 from jaxrl_reason.types import Problem, Verdict
+
+Fits = Callable[[Any, Sequence[Problem]], list[bool]]
 
 ANSWER_CUE = "Solution:\n"  # for a base model, which goes on from it; a chat has no need of it
 
@@ -30,7 +32,6 @@ class Questions:
 
     Attributes:
       held_out: what evaluation asks: other questions than this task, or this task itself.
-      note: what evaluation is on, in a line.
 
     Args:
       name: of the task.
@@ -65,7 +66,7 @@ class Questions:
         self.name, self._prompts = name, prompts
         self.step_separator, self.answer_marker = step_separator, answer_marker
         self.completion_tokens = completion_tokens
-        self._check, self.note = check or Checker(), loaded.note
+        self._check, self._where = check or Checker(), loaded.where
         self._ask(loaded.problems, loaded.held_out)
 
     def _ask(self, problems: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
@@ -96,24 +97,26 @@ class Questions:
         held_out = () if self.held_out is self else self.held_out._problems
         return [*self._problems, *held_out]
 
+    @property
+    def note(self) -> str:
+        """What evaluation is on, in a line."""
+        return f"evaluating on {len(self.held_out)} {self._where}"
+
     def __len__(self) -> int:
         return len(self._problems)
 
-    def asking(self, keep: Sequence[bool]) -> Questions:
-        """The task without some of its problems.
+    def fitting(self, fits: Fits) -> Questions:
+        """The task without the problems that do not fit, in training and in evaluation.
 
         Args:
-          keep: for each of `problems`, whether it stays.
+          fits: (task, problems) -> whether each of them fits.
         Returns:
-          A task that asks the others; where evaluation asks the same problems, there too.
+          A task; it may have no problem left.
         """
-        task, split = copy.copy(self), len(self._problems)
-        kept = [i for i in range(split) if keep[i]]
-        held_out = None
+        task, held_out = copy.copy(self), None
         if self.held_out is not self:
-            others = self.held_out._problems
-            held_out = Chosen(others, [i for i in range(len(others)) if keep[split + i]])
-        task._ask(Chosen(self._problems, kept), held_out)
+            held_out = _those(self.held_out._problems, fits(self, self.held_out._problems))
+        task._ask(_those(self._problems, fits(self, self._problems)), held_out)
         return task
 
     def batch(self, seed: int, update: int, num_problems: int, attempt: int = 0) -> list[Problem]:
@@ -147,6 +150,10 @@ class Questions:
     def metrics(self) -> dict[str, float]:
         """What the verifier has counted since the last call."""
         return self._check.metrics()
+
+
+def _those(problems: Sequence[Problem], keep: Sequence[bool]) -> Sequence[Problem]:
+    return problems if all(keep) else Chosen(problems, [i for i, kept in enumerate(keep) if kept])
 
 
 def _bytes(text: str) -> int:

@@ -47,7 +47,7 @@ class Loaded(NamedTuple):
 
     problems: Sequence[Problem]  # to train on, in the order of the file
     held_out: Sequence[Problem] | None  # to evaluate on; None: the same
-    note: str  # what evaluation is on, in a line
+    where: str  # evaluation's problems come from, in words
 
 
 Parse = Callable[[Mapping[str, Any]], Entry]
@@ -96,7 +96,7 @@ def load(
     if source.eval_path:
         held_out = read(source.eval_path, f"{name}-eval")
         problems = copies.without_overlap(problems, held_out, source.path, source.eval_path)
-        return Loaded(problems, held_out, f"evaluating on {_count(held_out)} of {source.eval_path}")
+        return Loaded(problems, held_out, f"problems of {source.eval_path}")
     return _split(problems, source)
 
 
@@ -111,26 +111,20 @@ def _prepared(
 def _split(problems: Sequence[Problem], source: Source) -> Loaded:
     """One problem in `hold_out` is for evaluation: a hash of the question decides, whatever else the file holds."""
     if not source.hold_out or len(problems) < 2 * source.hold_out:
-        too_few = (
-            f"; fewer than {2 * source.hold_out} problems are not split" if source.hold_out else ""
-        )
-        note = f"evaluating on {_count(problems)} of {source.path}, which are trained on as well{too_few}"
-        return Loaded(problems, None, note)
+        few = f" (fewer than {2 * source.hold_out}, so that none are held out)"
+        where = f"problems of {source.path}, which are trained on as well"
+        return Loaded(problems, None, where + few * bool(source.hold_out))
     digests = [copies.digest(copies.whole_text(problem)) for problem in problems]
     out = {i for i, digest in enumerate(digests) if digest % source.hold_out == 0}
     if not out or len(out) == len(problems):
         out = {min(range(len(problems)), key=digests.__getitem__)}
     held_out = copies.Chosen(problems, sorted(out))
     kept = copies.Chosen(problems, [i for i in range(len(problems)) if i not in out])
-    note = (
-        f"evaluating on {len(held_out)} held-out problems of {source.path} (one in {source.hold_out}, by a hash of the"
-        f" question; training on the other {len(kept)}); task.eval_path names others"
+    where = (
+        f"held-out problems of {source.path} (one in {source.hold_out}, by a hash of the question; training on the"
+        f" other {len(kept)}); task.eval_path names others"
     )
-    return Loaded(kept, held_out, note)
-
-
-def _count(problems: Sequence[Problem]) -> str:
-    return f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    return Loaded(kept, held_out, where)
 
 
 # Parquet columns that some parser looks at: solutions of a strong model, in others, can be gigabytes.

@@ -5,8 +5,9 @@ Host side. Reads: nothing. Writes: nothing. Source of the cut: SRL, arXiv 2510.2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -155,6 +156,22 @@ class Steps:
             return []
         allowed = self._allowed.get(problem.id)
         return found if allowed is None else [cut for cut in found if len(cut.given) <= allowed]
+
+    def fitting(self, fits: Callable[[Any, Sequence[Problem]], list[bool]]) -> Steps:
+        """The task without the problems, and without the steps of the others, that do not fit (`Questions.fitting`)."""
+        if not hasattr(self.whole, "fitting"):
+            return self
+        task = copy.copy(self)
+        task.whole, task._allowed = self.whole.fitting(fits), {}
+        rng = np.random.default_rng(0)  # solutions of a file are drawn by nothing
+        for problem in task.whole.problems:
+            cuts = self._cuts(problem, rng)
+            kept = fits(task, [self._asking(problem, cut) for cut in cuts])
+            if not all(kept):
+                task._allowed[problem.id] = max(
+                    (len(c.given) for c, k in zip(cuts, kept, strict=True) if k), default=-1
+                )
+        return task
 
     def policy_prompt(self, problem: Problem) -> str:
         """The other task's prompt with the given steps behind it, as if the policy had written them."""
