@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxrl_reason.tasks import questions, records, sources, turns
 from jaxrl_reason.types import Problem, Verdict
-from jaxrl_reason.verify import sandbox, sandbox_tests
+from jaxrl_reason.verify import fences, sandbox, sandbox_tests
 
 _FORMAT = "End with the whole program in one block that starts with ```python and ends with ```."
 
@@ -134,7 +134,7 @@ class Code(questions.Questions):
         Raises:
           ValueError: different lengths.
         """
-        programs = [sandbox_tests.extract_code(text) for text in completions]
+        programs = [fences.extract_code(text) for text in completions]
         pairs = list(zip([p.id for p in problems], programs, strict=True))
         tests = {p.id: p.meta["tests"] for p in problems}
         wanted = list(dict.fromkeys(pair for pair in pairs if pair[1] is not None))
@@ -183,7 +183,7 @@ def _entry(fields: Mapping[str, Any]) -> sources.Entry:
     solution = solutions[0] if isinstance(solutions, list) else None
     answer, reference = "", None
     if isinstance(solution, str) and solution.strip():
-        answer = sandbox_tests.extract_code(solution) or solution
+        answer = fences.extract_code(solution) or solution
         reference = f"```python\n{answer.strip()}\n```"
     try:
         tests = sandbox_tests.read_tests(tests_of(fields))

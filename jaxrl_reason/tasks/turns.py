@@ -187,18 +187,19 @@ def _content(content: Any) -> str:
 # --- format instructions ---------------------------------------------------------------------------
 
 _FORMAT_WORDS = frozenset(
-    "a after all along an and answer answers any anything are as at be before begin below box boxed boxes"
-    " brackets but by can carefully chain clear clearly contain correct correctly curly detail detailed do"
-    " does don e efficiently either else enclose enclosed enclosing end ending everything exactly explain"
-    " explanation fbox final finally first follow followed following follows for form format formatted g"
-    " given help here how i in inside into is it its itself just last latex let like line lines ll"
-    " logically make math mathematical mathematics maths must need no not note nothing of on once one only"
-    " or other out output own place please present problem problems process produce provide put question"
-    " questions quotes reason reasoning remember reply respond response result return rigorously s"
-    " separate separately should show single solution solutions solve start state step steps strictly such"
-    " sure t tag tags task text that the then there think thinking this thorough thoroughly thought"
-    " through to us use using via way when where which while with within without work working wrap wrapped"
-    " write written you your".split()
+    "a after all along an and answer answers any anything are as at be before begin below between block"
+    " box boxed boxes brackets brief briefly but by can carefully chain clear clearly concise concisely"
+    " contain correct correctly curly detail detailed directly do does don e each efficiently either else"
+    " enclose enclosed enclosing end ending everything exactly explain explanation fbox final finally"
+    " first follow followed following follows for form format formatted g given have help here how i"
+    " immediately in inside into is it its itself just last latex let like line lines ll logically make"
+    " markdown math mathematical mathematics maths must need no not notation note nothing of on once one"
+    " only or other out output own place please present problem problems process produce properly provide"
+    " provided put question questions quotes reason reasoning remember reply respond response result"
+    " return rigorously s separate separately should show single solution solutions solve start state step"
+    " steps strictly such sure symbols t tag tags task text that the them then there they think thinking"
+    " this thorough thoroughly thought through to us use using via way when where which while with within"
+    " without words work working wrap wrapped write written you your".split()
 )
 _FORMAT_SIGNS = re.compile(
     r"\\?boxed\b|####|step[ -]by[ -]step|\blast line\b|\banswer\s*:|\$\\?\w*answer"
@@ -210,7 +211,8 @@ _FORMAT_SIGNS = re.compile(
 _NOT_FORMAT = re.compile(r"[0-9=^+&%~]")
 # Sentences end at lines and behind marks; instructions also begin where no mark stands before them.
 _BORDER = re.compile(
-    r"\n+\s*|(?<=[.!?。])\s+|(?<=\S)\s+(?=(?:Let's|Let us|Please|Think|Reason|Remember|Put|Make sure|Present|Output)\b)"
+    r"\n\s*+|(?<=[.!?。])\s++"
+    r"|(?<=\S)\s++(?=(?:Let's|Let us|Please|Think|Reason|Remember|Put|Make sure|Present|Output)\b)"
 )
 _LEAD = re.compile(r"\A(?:\#+\s*|\*\*)?(?:problem|question|q|user)(?:\*\*)?\s*:(?:\*\*)?\s*", re.I)
 _CUE = re.compile(

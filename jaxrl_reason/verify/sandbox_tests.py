@@ -1,4 +1,4 @@
-"""Tests of programs: the records of data sets to one form, programs out of completions, outputs compared.
+"""Tests of programs: the records of data sets to one form, and outputs compared.
 
 Host side. Reads: nothing. Writes: nothing.
 """
@@ -17,7 +17,6 @@ REL_TOLERANCE = 1e-6  # of numbers with a point, relative where they are larger 
 _MAX_NUMBER_CHARS = 64  # longer tokens are compared as text
 _MAX_INTEGER_CHARS = 4300  # that Python reads by default
 MAX_PACKED_BYTES = 512 << 20  # of the tests of one problem, unpacked
-_LABELS = ("", "python", "python3", "py")
 
 
 class Tests(NamedTuple):
@@ -150,36 +149,6 @@ def unpack(text: str) -> list[Any]:
         return json.loads(found)
     except (ValueError, zlib.error, RecursionError) as error:
         raise ValueError(f"must be a JSON list of tests, or one that is packed: {error}") from error
-
-
-def extract_code(completion: str) -> str | None:
-    """The program that a completion ends with: its last Python block, between fences.
-
-    Args:
-      completion: any text.
-    Returns:
-      Source of the last block that is marked as Python, or, where none is, of the last one without a mark. None: there
-      is neither, or the text breaks off inside a block, so that what stands before was not final.
-    Example:
-      >>> extract_code("```python\\nprint(1)\\n```\\nNo:\\n```python\\nprint(2)\\n```")
-      'print(2)\\n'
-      >>> extract_code("print(1)") is None
-      True
-    """
-    found: dict[bool, str] = {}  # by whether it is marked
-    block: list[str] | None = None  # lines of the block that is open
-    label = ""
-    for line in completion.splitlines(keepends=True):
-        mark = line.strip()
-        if block is None and mark.startswith("```"):
-            block, label = [], mark.strip("`").strip().lower()
-        elif block is not None and mark == "```":
-            if label in _LABELS:
-                found[label != ""] = "".join(block)
-            block = None
-        elif block is not None:
-            block.append(line)
-    return found.get(True, found.get(False)) if block is None else None
 
 
 def same_output(output: str, expected: str) -> bool:

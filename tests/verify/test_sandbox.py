@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from jaxrl_reason.verify import sandbox, sandbox_tests
+from jaxrl_reason.verify import fences, sandbox, sandbox_tests
 
 needs_isolation = pytest.mark.skipif(
     sandbox.missing() is not None, reason=f"the kernel denies isolation: {sandbox.missing()}"
@@ -313,7 +313,7 @@ def test_long_integers_are_right():
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs the unshare program")
 def test_it_refuses_where_the_kernel_denies_isolation():
     code = (
-        "from jaxrl_reason.verify import sandbox, sandbox_tests\n"
+        "from jaxrl_reason.verify import fences, sandbox, sandbox_tests\n"
         "tests = sandbox_tests.read_tests({'inputs': ['2 3'], 'outputs': ['5']})\n"
         "try: sandbox.run('print(5)', tests)\n"
         "except sandbox.IsolationMissing as error: print(error)\n"
@@ -380,7 +380,7 @@ def test_bad_records_are_named(record, words):
     ],
 )
 def test_code_is_the_last_closed_block(completion, code):
-    assert sandbox_tests.extract_code(completion) == code
+    assert fences.extract_code(completion) == code
 
 
 @pytest.mark.parametrize(
