@@ -1,6 +1,6 @@
 """Cold start: supervised fine-tuning of policy mode and repair mode together, or of any prompts and completions.
 
-Host side; drives the device. Reads: a policy; a JSONL file, or the task's own demonstrations; checkpoints. Writes, in
+Host side; drives the device. Reads: a policy; a file of demonstrations, or the task's own; checkpoints. Writes, in
 run_dir: config.json, metrics.jsonl, checkpoints/N/, policy/, and own/ with the samples that the second phase learns
 from.
 
@@ -24,11 +24,19 @@ import ml_collections
 import numpy as np
 import optax
 
-from jaxrl_reason import checkpoint, evaluate, metrics, parts, sharding, signals, supervised
+from jaxrl_reason import (
+    checkpoint,
+    demonstrations,
+    evaluate,
+    metrics,
+    parts,
+    sharding,
+    signals,
+    supervised,
+)
 from jaxrl_reason import config as config_lib
 from jaxrl_reason.algos import losses
 from jaxrl_reason.methods import base
-from jaxrl_reason.models import prompts as prompts_lib
 from jaxrl_reason.models import transformer
 from jaxrl_reason.rollout import batching
 from jaxrl_reason.tasks import schedule
@@ -50,7 +58,7 @@ def sft(
 
     Args:
       config: reads sft, task, model, mesh, rollout, optim.microbatch_rows, eval, train (checkpoints, grace).
-      task: default `config.task`; without `sft.path` it must demonstrate, corrupt and repair.
+      task: default `config.task`; without `sft.path` it must demonstrate, corrupt and repair, or have solutions.
       policy: where to start; default `config.model.source`.
       writers: where metrics go; default console and metrics.jsonl.
       mesh: devices; default all of them, as `config.mesh` says.
@@ -60,7 +68,7 @@ def sft(
     Raises:
       FileExistsError: run_dir already holds a run or a policy, and `resume` is False.
       FloatingPointError: the loss or a gradient is not finite.
-      ValueError: an unusable file (with its line), or a task that cannot demonstrate.
+      ValueError: an unusable file, or a task without demonstrations.
     """
     config_lib.validate(config)
     sharding.check_one_process()
@@ -108,10 +116,10 @@ class _Phase(NamedTuple):
 def _phases(run: parts.Run) -> list[_Phase]:
     config = run.config.sft
     first = config.policy_updates
-    if config.path:
-        rows = read_jsonl(config.path, run.prompts)
+    shown = demonstrations.read(run.config, run.prompts, run.engine.shapes)
+    if shown is not None:
+        rows = [imitation_row(*one) for one in shown]
         return [_Phase(0, first, config.learning_rate, _file_rows(run, rows))]
-    _check_demonstrates(run.task)
     end = first + config.repair_updates
     return [
         _Phase(0, first, config.learning_rate, _synthetic_rows(run)),
@@ -213,15 +221,6 @@ def imitation_row(prompt: Sequence[int], completion: Sequence[int]) -> Row:
     """Row whose every completion token is trained; advantage 1."""
     ones = np.ones(len(completion), np.float32)
     return Row(tuple(prompt), tuple(completion), ones > 0, ones, 0 * ones)
-
-
-def _check_demonstrates(task: Any) -> None:
-    missing = [name for name in ("demonstrate", "corrupt", "repair") if not hasattr(task, name)]
-    if missing:
-        raise ValueError(
-            f"task {task.name!r} cannot {', '.join(missing)}: give demonstrations in sft.path,"
-            ' a JSONL file of {"prompt": ..., "completion": ...}'
-        )
 
 
 # --- batches ---------------------------------------------------------------------------------------
@@ -365,35 +364,8 @@ def _encoder(run: parts.Run) -> Callable[[Sequence[int], str], Row]:
     return encode
 
 
-def read_jsonl(path: str, prompts: prompts_lib.Prompts) -> list[Row]:
-    """Rows of a JSONL file of {"prompt": str, "completion": str}; each prompt goes through the chat template, if any.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: a line that is no such object, named by file and line; or no line at all.
-    """
-    rows = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                prompt, completion = record["prompt"], record["completion"]
-                if not (isinstance(prompt, str) and isinstance(completion, str)):
-                    raise TypeError("prompt and completion must be strings")
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f'{path}:{number}: not {{"prompt": str, "completion": str}}: {error!r}'
-                ) from error
-            rows.append(imitation_row(prompts.encode(prompt), prompts.completion(completion)))
-    if not rows:
-        raise ValueError(f"{path}: no rows")
-    return rows
-
-
 def _file_rows(run: parts.Run, rows: list[Row]) -> Callable:
-    """Shuffled epochs of the file."""
+    """Shuffled epochs of the demonstrations."""
     config = run.config
 
     def rows_of(update: int, _: supervised.Session) -> tuple[str, list[Row]]:

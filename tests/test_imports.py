@@ -52,7 +52,7 @@ MAY_IMPORT = {
 }
 # Above them: may import everything but each other's callers.
 # The parts of a run, made from its config, what they hold, and what they write.
-PARTS = {"parts", "memory", "companions", "phases", "solutions", "supervised"}
+PARTS = {"parts", "memory", "companions", "phases", "solutions", "supervised", "demonstrations"}
 PROGRAMS = {
     *("train", "sft", "prm_training", "evaluate", "processbench"),
     *("report", "compare", "demo", "plan"),

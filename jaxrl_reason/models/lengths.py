@@ -42,7 +42,8 @@ def prompt_tokens(prompts: Any, problems: Sequence[Problem], limit: int | None =
     """
     if not problems:
         return []
-    counts = text_tokens(prompts.tokenizer, [prompts.task.policy_prompt(p) for p in problems])
+    words = prompts.words("policy_prompt")
+    counts = text_tokens(prompts.tokenizer, [words(p) for p in problems])
     frame = len(prompts.policy(problems[0])) - counts[0]
     counts = [count + frame for count in counts]
     near = max(counts) if limit is None else limit

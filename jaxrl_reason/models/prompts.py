@@ -52,13 +52,13 @@ class Prompts:
 
     def policy(self, problem: Problem) -> tuple[int, ...]:
         """Prompt under which the policy solves the problem."""
-        return self.encode(self._words("policy_prompt")(problem), before=_before(problem))
+        return self.encode(self.words("policy_prompt")(problem), before=_before(problem))
 
     def repair(self, problem: Problem, failed: str, anchor: str) -> tuple[int, ...]:
         """Prompt under which the policy repairs `failed`, shown `anchor`."""
         failed = self._fit(failed)
         anchor = anchor if anchor == problem.reference else self._fit(anchor)
-        text = self._words("repair_prompt")(problem, failed, anchor)
+        text = self.words("repair_prompt")(problem, failed, anchor)
         return self.encode(text, before=_before(problem))
 
     def encode(self, text: str, *, before: Sequence[Turn] = ()) -> tuple[int, ...]:
@@ -80,7 +80,7 @@ class Prompts:
             return tuple(tokenizers.encode_completion(self.tokenizer, text))
         return (*tokenizers.encode_text(self.tokenizer, text), self.end)
 
-    def _words(self, name: str) -> Callable[..., str]:
+    def words(self, name: str) -> Callable[..., str]:
         """The task's text of this name; in a chat, the one that it has for chats, if any."""
         own = getattr(self.task, name)
         return getattr(self.task, f"chat_{name}", own) if self.chat else own
@@ -254,6 +254,14 @@ def _specials(tokenizer: Any) -> dict[str, int]:
     return {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
 
 
+def _bytes_in_a_chat(prompts: Prompts, name: str, *texts: str) -> int:
+    """Bytes, no fewer than tokens, of the words that a task has for chats alone; 0 where it has none."""
+    if not prompts.chat or not hasattr(prompts.task, f"chat_{name}"):
+        return 0
+    (problem,) = prompts.task.batch(0, 0, 1)
+    return len(prompts.words(name)(problem, *texts).encode())
+
+
 def prompt_widths(prompts: Prompts, completion: int, *, references: bool) -> tuple[int, int]:
     """Most tokens of a policy prompt and of a repair prompt.
 
@@ -271,7 +279,9 @@ def prompt_widths(prompts: Prompts, completion: int, *, references: bool) -> tup
         frame = len(prompts.encode("")) if prompts.chat else 0
         # Failed and anchor completions stand in a repair prompt; both follow the run's completion budget.
         more = 2 * max(completion - task.completion_tokens, 0)
-        return task.prompt_tokens + frame, task.repair_prompt_tokens + frame + more
+        more += frame + _bytes_in_a_chat(prompts, "repair_prompt", "", "")
+        own = frame + _bytes_in_a_chat(prompts, "policy_prompt")
+        return task.prompt_tokens + own, task.repair_prompt_tokens + more
     counts = lengths.prompt_tokens(prompts, problems)
     policy = max(counts)
     longest = problems[counts.index(policy)]

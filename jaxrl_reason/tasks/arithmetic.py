@@ -25,6 +25,12 @@ _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _INTEGER = re.compile(r"-?[0-9]{1,100}")
 
 
+_CHAT_FORM = (
+    'End each step with " ; ", and behind the last one write "= " and the number, nothing else: for 3 8 5 2 modulo 10'
+    ' that is "1 5 2 ; 1 7 ; 8 ; = 8".'
+)
+
+
 class _Line(NamedTuple):
     """A list on its way to one number; `operators[i]` stands between numbers i and i + 1."""
 
@@ -135,6 +141,30 @@ class Arithmetic:
     def repair_prompt(self, problem: Problem, failed: str, anchor: str) -> str:
         """`repair 3 8 5 2 : <anchor> | <failed> |`; what the repair mostly copies stands nearest to it."""
         return " ".join(f"repair {problem.prompt} : {anchor} | {failed} |".split())
+
+    def chat_policy_prompt(self, problem: Problem) -> str:
+        """The problem in words, for a chat model, which knows nothing of `solve`."""
+        return f"{self._in_words(problem)} {_CHAT_FORM}"
+
+    def chat_repair_prompt(self, problem: Problem, failed: str, anchor: str) -> str:
+        """The problem in words, the failed text as draft, the anchor, and how to repair."""
+        return (
+            f"{self._in_words(problem)}\nDraft with a mistake: {failed}\nAnother solution, which is right: {anchor}\n"
+            "Rewrite the draft so that it becomes right, and change as little as possible. Do not mention the draft or"
+            f" the other solution. {_CHAT_FORM}"
+        )
+
+    def _in_words(self, problem: Problem) -> str:
+        if self.operators == "+":
+            what = "Add up the list of numbers"
+            step = "replace two neighbours by their sum"
+        else:
+            what = "Work out the expression"
+            step = "replace two neighbouring numbers and the sign between them by their result"
+        return (
+            f"{what} {problem.prompt} modulo {self.modulus}. In each step, {step} modulo {self.modulus}, and write down"
+            " the whole new line, until one number is left."
+        )
 
     def verify(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
         """Reward 1 if the one word after the last "=" is the gold number; steps are not looked at.

@@ -18,24 +18,22 @@ from jaxrl_reason.verify import fences, sandbox, sandbox_tests
 
 _FORMAT = "End with the whole program in one block that starts with ```python and ends with ```."
 
-_POLICY_PROMPT = """Problem:
-{question}
-{kind}
-Think first, one thought per line. {format}
-Solution:
-"""
+_POLICY_PROMPT = f"""Problem:
+{{question}}
+{{kind}}
+Think first, one thought per line. {{format}}
+{questions.ANSWER_CUE}"""
 
-_REPAIR_PROMPT = """Problem:
-{question}
-{kind}
+_REPAIR_PROMPT = f"""Problem:
+{{question}}
+{{kind}}
 Draft with a mistake:
-{failed}
+{{failed}}
 A worked example of the same problem:
-{anchor}
+{{anchor}}
 Rewrite the draft so that it becomes right. Copy every part that is right word for word.
-Change as little as possible. Do not mention the draft or the example. {format}
-Solution:
-"""
+Change as little as possible. Do not mention the draft or the example. {{format}}
+{questions.ANSWER_CUE}"""
 
 _STANDARD = "Write a Python program that reads standard input and prints the answer."
 _FUNCTION = "Write Python that defines {name}, as a function or as a method of class Solution."

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxrl_reason.tasks import questions
 from jaxrl_reason.types import Problem, Verdict
 from jaxrl_reason.verify import answers, expressions
 
@@ -43,8 +44,7 @@ _POLICY_PROMPT = """Numbers: {numbers}. Target: {target}.
 Make the target from the numbers with + - * / and brackets. {rule}
 Combine two numbers per line, such as "2 + 3 = 5"; results may be combined in later lines.
 End with a line that says "#### " and the whole expression, nothing else.
-Solution:
-"""
+{cue}"""
 
 _REPAIR_PROMPT = """Numbers: {numbers}. Target: {target}. {rule}
 Draft with a mistake:
@@ -54,8 +54,7 @@ Another solution:
 Rewrite the draft so that it becomes right. Copy every line that is right word for word.
 Change as little as possible. Do not mention the draft or the other solution.
 End with a line that says "#### " and the whole expression, nothing else.
-Solution:
-"""
+{cue}"""
 
 _RULES = {
     True: "Use each number exactly once.",
@@ -100,6 +99,7 @@ class Countdown:
     tokenizer_name = "byte"
     step_separator = "\n"
     answer_marker = "####"
+    answer_cue = questions.ANSWER_CUE
 
     def __init__(
         self,
@@ -193,14 +193,20 @@ class Countdown:
     def policy_prompt(self, problem: Problem) -> str:
         """Numbers, target, rule and format."""
         numbers, target = problem.prompt.split(" -> ")
-        return _POLICY_PROMPT.format(numbers=numbers, target=target, rule=_RULES[self.use_all])
+        rule = _RULES[self.use_all]
+        return _POLICY_PROMPT.format(numbers=numbers, target=target, rule=rule, cue=self.answer_cue)
 
     def repair_prompt(self, problem: Problem, failed: str, anchor: str) -> str:
         """Numbers, target, the failed text as draft, the anchor, and how to repair."""
         numbers, target = problem.prompt.split(" -> ")
         rule = _RULES[self.use_all]
         return _REPAIR_PROMPT.format(
-            numbers=numbers, target=target, rule=rule, failed=failed, anchor=anchor
+            numbers=numbers,
+            target=target,
+            rule=rule,
+            failed=failed,
+            anchor=anchor,
+            cue=self.answer_cue,
         )
 
     def verify(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:

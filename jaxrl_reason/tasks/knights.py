@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxrl_reason.tasks import questions
 from jaxrl_reason.types import Problem, Verdict
 from jaxrl_reason.verify import answers
 
@@ -41,8 +42,7 @@ _FORMAT = (
 _POLICY_PROMPT = f"""Knights always tell the truth; knaves always lie. Everybody here is one or the other.
 {{puzzle}}
 Who is what? Think step by step, one step per line. {_FORMAT}
-Solution:
-"""
+{questions.ANSWER_CUE}"""
 
 _REPAIR_PROMPT = f"""Knights always tell the truth; knaves always lie. Everybody here is one or the other.
 {{puzzle}}
@@ -52,8 +52,7 @@ A correct solution of the same puzzle:
 {{anchor}}
 Rewrite the draft so that it becomes right. Copy every part that is right word for word.
 Change as little as possible. Do not mention the draft or the other solution. {_FORMAT}
-Solution:
-"""
+{questions.ANSWER_CUE}"""
 
 
 class Knights:
@@ -80,6 +79,7 @@ class Knights:
     tokenizer_name = "byte"
     step_separator = "\n"
     answer_marker = "####"
+    answer_cue = questions.ANSWER_CUE
 
     def __init__(self, people: int = 3):
         if not 2 <= people <= 8:

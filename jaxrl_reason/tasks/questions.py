@@ -32,6 +32,7 @@ class Questions:
 
     Attributes:
       held_out: what evaluation asks: other questions than this task, or this task itself.
+      parse: a record of the task's data sets to an Entry.
 
     Args:
       name: of the task.
@@ -66,6 +67,7 @@ class Questions:
         self.name, self._prompts = name, prompts
         self.step_separator, self.answer_marker = step_separator, answer_marker
         self.completion_tokens = completion_tokens
+        self.parse = loaded.parse
         self._check, self._where = check or Checker(), loaded.where
         self._ask(loaded.problems, loaded.held_out)
 
@@ -96,6 +98,11 @@ class Questions:
         """All problems, those of the evaluation file too, in the order of the files."""
         held_out = () if self.held_out is self else self.held_out._problems
         return [*self._problems, *held_out]
+
+    @property
+    def trained(self) -> Sequence[Problem]:
+        """All problems to train on."""
+        return self._problems
 
     @property
     def note(self) -> str:

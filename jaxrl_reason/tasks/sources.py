@@ -42,15 +42,16 @@ class Entry(NamedTuple):
     messages: tuple[Mapping[str, str], ...] = ()  # turns before the question, {"role", "content"}
 
 
+Parse = Callable[[Mapping[str, Any]], Entry]
+
+
 class Loaded(NamedTuple):
     """The problems of a task."""
 
     problems: Sequence[Problem]  # to train on, in the order of the file
     held_out: Sequence[Problem] | None  # to evaluate on; None: the same
     where: str  # evaluation's problems come from, in words
-
-
-Parse = Callable[[Mapping[str, Any]], Entry]
+    parse: Parse
 
 
 def load(
@@ -96,8 +97,8 @@ def load(
     if source.eval_path:
         held_out = read(source.eval_path, f"{name}-eval")
         problems = copies.without_overlap(problems, held_out, source.path, source.eval_path)
-        return Loaded(problems, held_out, f"problems of {source.eval_path}")
-    return _split(problems, source)
+        return Loaded(problems, held_out, f"problems of {source.eval_path}", parse)
+    return _split(problems, source, parse)
 
 
 def _prepared(
@@ -108,12 +109,12 @@ def _prepared(
     return prepared.problems(path, name, source.data_dir, made, settings=source.fields)
 
 
-def _split(problems: Sequence[Problem], source: Source) -> Loaded:
+def _split(problems: Sequence[Problem], source: Source, parse: Parse) -> Loaded:
     """One problem in `hold_out` is for evaluation: a hash of the question decides, whatever else the file holds."""
     if not source.hold_out or len(problems) < 2 * source.hold_out:
         few = f" (fewer than {2 * source.hold_out}, so that none are held out)"
         where = f"problems of {source.path}, which are trained on as well"
-        return Loaded(problems, None, where + few * bool(source.hold_out))
+        return Loaded(problems, None, where + few * bool(source.hold_out), parse)
     digests = [copies.digest(copies.whole_text(problem)) for problem in problems]
     out = {i for i, digest in enumerate(digests) if digest % source.hold_out == 0}
     if not out or len(out) == len(problems):
@@ -124,7 +125,7 @@ def _split(problems: Sequence[Problem], source: Source) -> Loaded:
         f"held-out problems of {source.path} (one in {source.hold_out}, by a hash of the question; training on the"
         f" other {len(kept)}); task.eval_path names others"
     )
-    return Loaded(kept, held_out, where)
+    return Loaded(kept, held_out, where, parse)
 
 
 # Parquet columns that some parser looks at: solutions of a strong model, in others, can be gigabytes.
@@ -233,6 +234,13 @@ def renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str,
     return fields
 
 
+def meta(entry: Entry) -> dict[str, Any]:
+    """What else a problem carries: pass_rate, tests, steps and messages, where the record has them."""
+    found = {"pass_rate": entry.pass_rate, "tests": entry.tests, "steps": entry.steps}
+    found["messages"] = entry.messages or None
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _parsed(
     path: str, name: str, parse: Parse, columns: Sequence[str], names: Mapping[str, str]
 ) -> Iterator[Problem]:
@@ -244,14 +252,12 @@ def _parsed(
             faults.add(record.place, error)
             continue
         faults.used += 1
-        further = {"pass_rate": entry.pass_rate, "tests": entry.tests, "steps": entry.steps}
-        further["messages"] = entry.messages or None
         yield Problem(
             id=f"{name}-{record.number}",
             prompt=entry.prompt,
             answer=entry.answer,
             reference=entry.reference,
-            meta={key: value for key, value in further.items() if value is not None},
+            meta=meta(entry),
         )
     faults.say("problem")
 

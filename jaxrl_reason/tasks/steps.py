@@ -181,6 +181,18 @@ class Steps:
             given = f" {given}"
         return prompt + given + (_THINK if self.think else "")
 
+    def chat_policy_prompt(self, problem: Problem) -> str:
+        """The other task's prompt for a chat, the given steps, and what is wanted next."""
+        whole = self.whole
+        prompt = getattr(whole, "chat_policy_prompt", whole.policy_prompt)(problem.meta["whole"])
+        prompt = prompt.removesuffix(getattr(whole, "answer_cue", "")).rstrip()
+        given = problem.meta["given"].strip()
+        if given:
+            prompt += f"\nThe solution so far:\n{given}"
+        return (
+            prompt + (_THINK if self.think else "\nWrite the next step of the solution.").rstrip()
+        )
+
     def repair_prompt(self, problem: Problem, failed: str, anchor: str) -> str:
         """That of the other task."""
         return self.whole.repair_prompt(problem.meta["whole"], failed, anchor)

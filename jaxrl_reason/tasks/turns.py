@@ -110,6 +110,26 @@ def read(fields: Mapping[str, Any], names: Sequence[str] = QUESTIONS) -> Asked:
     return Asked(question, tuple({"role": r, "content": t} for r, t in before), reply)
 
 
+def is_talk(value: Any) -> bool:
+    """Whether a field holds turns, as a list or as the text of one."""
+    return isinstance(value, list) or isinstance(value, str) and bool(_AS_TEXT.match(value[:80]))
+
+
+def messages(name: str, value: Any) -> list[dict[str, str]]:
+    """Turns of a field as they stand, {"role", "content"}.
+
+    Raises:
+      Unusable: they are no turns, or not in words.
+    Example:
+      >>> messages("conversations", [{"from": "human", "value": "1 + 1?"}])
+      [{'role': 'user', 'content': '1 + 1?'}]
+    """
+    found = _turns(name, _decoded(value))
+    if not found:
+        raise Unusable(f"field {name} has no turn")
+    return [{"role": role, "content": text} for role, text in found]
+
+
 def _decoded(value: Any) -> Any:
     """Turns that stand in the record as text, in JSON or as Python writes them."""
     if not isinstance(value, str) or not _AS_TEXT.match(value[:80]):
