@@ -18,7 +18,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxrl_reason import parts
+import ml_collections
+
+from jaxrl_reason.models import prompts as prompts_lib
+from jaxrl_reason.rollout import batching
 from jaxrl_reason.tasks import records, sources, turns
 from jaxrl_reason.types import Problem
 
@@ -30,20 +33,25 @@ class Demonstration(NamedTuple):
     completion: tuple[int, ...]  # with its end
 
 
-def read(run: parts.Run) -> list[Demonstration] | None:
-    """Demonstrations that fit the run's token budgets; a line says how many do not.
+def read(
+    config: ml_collections.ConfigDict, prompts: prompts_lib.Prompts, shapes: batching.Shapes
+) -> list[Demonstration] | None:
+    """Demonstrations that fit the token budgets; a line says how many do not.
 
     Args:
-      run: its config says where they are: `sft.path`; empty: the task's own references.
+      config: reads sft.path, empty: the task's own references; and task.fields.
+      prompts: of the run and its task.
+      shapes: the budgets.
     Returns:
       Demonstrations; None where there is no file, and the task makes its own (`tasks.base.Demonstrator`).
     Raises:
       FileNotFoundError: no such file.
       ValueError: no row that can be used, or that fits; or a task without any solution.
     """
-    path, task = run.config.sft.path, run.task
+    path, task = config.sft.path, prompts.task
     if path:
-        return _fitting(run, _of_file(run, path), path)
+        names = sources.mapping(config.task.fields)
+        return _fitting(shapes, _of_file(prompts, path, names), path)
     if all(hasattr(task, name) for name in ("demonstrate", "corrupt", "repair")):
         return None
     whole = getattr(task, "whole", task)
@@ -53,30 +61,30 @@ def read(run: parts.Run) -> list[Demonstration] | None:
             f"task {task.name!r} neither demonstrates solutions nor has any in its data set: give demonstrations in"
             ' sft.path, records of {"question", "solution"} or {"prompt", "completion"}'
         )
-    found = [
-        Demonstration(run.prompts.policy(p), run.prompts.completion(p.reference)) for p in problems
-    ]
-    return _fitting(run, found, f"{task.name}, reference solutions")
+    found = [Demonstration(prompts.policy(p), prompts.completion(p.reference)) for p in problems]
+    return _fitting(shapes, found, f"{task.name}, reference solutions")
 
 
-def _of_file(run: parts.Run, path: str) -> list[Demonstration]:
-    names, faults, found = sources.mapping(run.config.task.fields), records.Faults(path), []
+def _of_file(
+    prompts: prompts_lib.Prompts, path: str, names: Mapping[str, str]
+) -> list[Demonstration]:
+    faults, found = records.Faults(path), []
     for record in records.read_records(path):
         fields = {
             name.lower(): value for name, value in sources.renamed(record.fields, names).items()
         }
         try:
-            prompt, text = _shown(run, fields)
+            prompt, text = _shown(prompts, fields)
         except ValueError as error:
             faults.add(record.place, error)
             continue
         faults.used += 1
-        found.append(Demonstration(prompt, run.prompts.completion(text)))
+        found.append(Demonstration(prompt, prompts.completion(text)))
     faults.say("row")
     return found
 
 
-def _shown(run: parts.Run, fields: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:
+def _shown(prompts: prompts_lib.Prompts, fields: Mapping[str, Any]) -> tuple[tuple[int, ...], str]:
     """Prompt and text of one record.
 
     Raises:
@@ -89,7 +97,7 @@ def _shown(run: parts.Run, fields: Mapping[str, Any]) -> tuple[tuple[int, ...], 
         raise records.Unusable("the completion is empty")
     prompt = fields.get("prompt")
     if completion is not None and isinstance(prompt, str) and not turns.is_talk(prompt):
-        return run.prompts.encode(prompt), completion
+        return prompts.encode(prompt), completion
     talk = next(
         (n for n in ("prompt", "messages", "conversations") if turns.is_talk(fields.get(n))), None
     )
@@ -102,14 +110,14 @@ def _shown(run: parts.Run, fields: Mapping[str, Any]) -> tuple[tuple[int, ...], 
             completion = last["content"]
         if not said or said[-1]["role"] != "user":
             raise records.Unusable("no turn of the user stands before the completion")
-        return run.prompts.encode(said[-1]["content"], before=said[:-1]), completion
-    return _of_question(run, fields, completion)
+        return prompts.encode(said[-1]["content"], before=said[:-1]), completion
+    return _of_question(prompts, fields, completion)
 
 
 def _of_question(
-    run: parts.Run, fields: Mapping[str, Any], completion: str | None
+    prompts: prompts_lib.Prompts, fields: Mapping[str, Any], completion: str | None
 ) -> tuple[tuple[int, ...], str]:
-    task = getattr(run.task, "whole", run.task)
+    task = getattr(prompts.task, "whole", prompts.task)
     parse = getattr(task, "parse", None)
     if completion is None and parse is not None:
         entry = parse(fields)
@@ -123,11 +131,12 @@ def _of_question(
         completion = fields.get("solution") if completion is None else completion
     if not isinstance(completion, str) or not completion.strip():
         raise records.Unusable("no solution, or one without any step")
-    return run.prompts.policy(problem), completion
+    return prompts.policy(problem), completion
 
 
-def _fitting(run: parts.Run, found: Sequence[Demonstration], where: str) -> list[Demonstration]:
-    shapes = run.engine.shapes
+def _fitting(
+    shapes: batching.Shapes, found: Sequence[Demonstration], where: str
+) -> list[Demonstration]:
     kept = [
         d
         for d in found
