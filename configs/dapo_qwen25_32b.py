@@ -2,6 +2,7 @@
 
 Paper:    AIME24 50 (avg@32 at temperature 1, top-p 0.7); GRPO alone 30, R1-Zero-Qwen-32B 47.
 Command:  jaxrl-reason train --config=configs/dapo_qwen25_32b.py
+Held out: one problem in eight of task.path, which evaluation in the loop asks; the paper's sets: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/dapo_qwen25_32b.py --device=h100 --devices=128
 Hardware: meant for 128 H100 or 64 v5p, 8 of them along "tensor"; not tried, ask plan first.
 Result:   not measured.

@@ -2,6 +2,7 @@
 
 Paper:    arXiv 2605.05226 has it 4.9 and 6.9 points below IOP on its two models, after 800 updates.
 Command:  jaxrl-reason train --config=configs/gspo_qwen3_32b.py
+Held out: one problem in eight of task.path, which evaluation in the loop asks; the paper's sets: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/gspo_qwen3_32b.py --device=h100 --devices=128
 Hardware: meant for 128 H100 or 64 v5p, 8 of them along "tensor"; not tried, ask plan first.
 Result:   not measured.

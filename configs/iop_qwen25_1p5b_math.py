@@ -1,6 +1,7 @@
 """IOP (arXiv 2605.05226) on competition mathematics with Qwen2.5-1.5B, for one GPU.
 
 Command:  jaxrl-reason train --config=configs/iop_qwen25_1p5b_math.py --config.task.path=train.jsonl
+Held out: one problem in eight of task.path, which evaluation in the loop asks; MATH-500: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/iop_qwen25_1p5b_math.py --device=h100
 Hardware: meant for 1 H100 or H200; not tried, ask plan first.
 Result:   not measured. The paper has no run of this size.

@@ -1,6 +1,7 @@
 """IOP (arXiv 2605.05226) on GSM8K with Qwen3-0.6B: the smallest of its kind, for one GPU.
 
 Command:  jaxrl-reason train --config=configs/iop_qwen3_0p6b_gsm8k.py --config.task.path=train.jsonl
+Held out: one problem in eight of task.path, which evaluation in the loop asks; the test set: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/iop_qwen3_0p6b_gsm8k.py --device=h100
 Hardware: meant for 1 H100 or H200; not tried, ask plan first.
 Result:   not measured. The paper has no run of this size.

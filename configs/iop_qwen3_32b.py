@@ -4,6 +4,7 @@ Paper:    mean gain over GSPO of 4.9 and 6.9 points on its two models, AIME25, H
           GSPO's final score after about 350 updates instead of 800; repairs that succeed 38.4% -> 73.1%.
 Start:    the paper first fine-tunes on 500 (error, repair) pairs: jaxrl-reason sft with sft.path, then model.source.
 Command:  jaxrl-reason train --config=configs/iop_qwen3_32b.py
+Held out: one problem in eight of task.path, which evaluation in the loop asks; the paper's sets: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/iop_qwen3_32b.py --device=h100 --devices=128
 Hardware: meant for 128 H100 or 64 v5p, 8 of them along "tensor"; not tried, ask plan first.
 Result:   not measured.

@@ -3,6 +3,7 @@
 Paper:    mean gain over GSPO of 4.9 and 6.9 points on its two models; best AIME25 92.1, HMMT25 82.2, LiveCodeBench v6
           73.8, avg@32. Which figure belongs to which model is not stated where we read.
 Command:  jaxrl-reason train --config=configs/iop_qwen3_next_80b.py
+Held out: one problem in eight of task.path, which evaluation in the loop asks; the paper's sets: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/iop_qwen3_next_80b.py --device=h200 --devices=128
 Hardware: meant for 128 H200 or v5p, 8 of them along "tensor"; not tried, ask plan first.
 Result:   not measured.

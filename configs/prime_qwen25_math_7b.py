@@ -2,6 +2,7 @@
 
 Paper:    43.9 after 592 updates, mean of seven sets of mathematics and code; after 240 updates 41.0, RLOO 36.9.
 Command:  jaxrl-reason train --config=configs/prime_qwen25_math_7b.py
+Held out: one problem in eight of task.path, which evaluation in the loop asks; the paper's sets: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/prime_qwen25_math_7b.py --device=h100 --devices=8
 Hardware: meant for 8 H100 (the paper: 8 A800); not tried, ask plan first.
 Result:   not measured.

@@ -3,6 +3,7 @@
 Paper:    mean of seven columns 27.6 (recomputed from its table: 26.9) against 24.6 untrained and 24.5 of outcome
           rewards; 28.3 with outcome rewards afterwards. AMC23, AIME24, AIME25 (avg@32 and greedy) and Minerva.
 Command:  jaxrl-reason train --config=configs/srl_qwen25_7b.py
+Held out: one problem in eight of task.path, which evaluation in the loop asks; the paper's sets: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/srl_qwen25_7b.py --device=h100 --devices=8
 Hardware: meant for 8 H100; not tried, ask plan first.
 Result:   not measured.

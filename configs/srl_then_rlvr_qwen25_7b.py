@@ -3,6 +3,7 @@
 Paper:    mean of seven columns 28.3, against 27.6 of SRL alone, 24.5 of outcome rewards alone and 24.6 untrained;
           AMC23, AIME24, AIME25 (avg@32 and greedy) and Minerva.
 Command:  jaxrl-reason train --config=configs/srl_then_rlvr_qwen25_7b.py
+Held out: one problem in eight of task.path, which evaluation in the loop asks; the paper's sets: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/srl_then_rlvr_qwen25_7b.py --device=h100 --devices=8
 Hardware: meant for 8 H100; not tried, ask plan first.
 Result:   not measured.

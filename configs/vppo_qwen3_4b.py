@@ -3,6 +3,7 @@
 Paper:    35.4 against 33.7 of GRPO and 20.2 untrained, avg@16, mean of eight
           sets of competition mathematics; about 384 GPU hours.
 Command:  jaxrl-reason train --config=configs/vppo_qwen3_4b.py
+Held out: one problem in eight of task.path, which evaluation in the loop asks; the paper's sets: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/vppo_qwen3_4b.py --device=h100 --devices=8
 Hardware: meant for 8 H100; not tried, ask plan first.
 Result:   not measured.

@@ -3,6 +3,7 @@
 Paper:    38.0 against 36.6 of GRPO and 16.8 untrained, avg@16, mean of eight
           sets of competition mathematics; about 768 GPU hours.
 Command:  jaxrl-reason train --config=configs/vppo_qwen3_8b.py
+Held out: one problem in eight of task.path, which evaluation in the loop asks; the paper's sets: task.eval_path.
 Memory:   jaxrl-reason plan --config=configs/vppo_qwen3_8b.py --device=h100 --devices=16
 Hardware: meant for 16 H100; not tried, ask plan first.
 Result:   not measured.

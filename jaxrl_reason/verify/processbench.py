@@ -5,10 +5,11 @@ Host side. Reads: the JSON file that `read` is given. Writes: nothing.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from jaxrl_reason.tasks import records
 
 NO_ERROR = -1
 
@@ -84,25 +85,17 @@ def read(path: str | os.PathLike) -> list[Record]:
     """Records of one ProcessBench subset.
 
     Args:
-      path: JSON list of objects with id, problem, steps and label, or one object per line (suffix .jsonl).
+      path: objects with id, problem, steps and label, in any form of `tasks.records`.
     Returns:
       Records in the order of the file.
     Raises:
       FileNotFoundError: no such file.
       ValueError: a bad record, named by file and number.
     """
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    try:
-        if os.fspath(path).endswith(".jsonl"):
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        else:
-            rows = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{path}: must hold a JSON list of records")
-    return [_record(row, f"{path}, record {number}") for number, row in enumerate(rows, 1)]
+    found = [_record(r.fields, f"{path}, {r.place}") for r in records.read_records(path)]
+    if not found:
+        raise ValueError(f"{path}: must hold records")
+    return found
 
 
 def _record(row: object, place: str) -> Record:

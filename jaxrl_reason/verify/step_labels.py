@@ -1,6 +1,6 @@
 """Labels of steps, to train a process reward model: files, first errors, hard and soft targets.
 
-Host side. Reads: the JSONL file that a reader is given. Writes: nothing.
+Host side. Reads: the file that a reader is given. Writes: nothing.
 
 A label is the chance that the solution is right up to the end of the step: 1 right, 0 wrong, between them the share of
 continuations that succeed; None: nobody said.
@@ -8,13 +8,14 @@ continuations that succeed; None: nobody said.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from jaxrl_reason.tasks import records
 
 NO_ERROR = -1
 
@@ -78,21 +79,21 @@ def targets(
 
 
 def read_trl(path: str | os.PathLike) -> list[Labelled]:
-    """Solutions of a JSONL file in TRL's form for stepwise supervision.
+    """Solutions of a file in TRL's form for stepwise supervision.
 
     Args:
-      path: one object a line: {"prompt": str, "completions": [str, ...], "labels": [true, false, 0.25, null, ...]}.
+      path: records (`tasks.records`) of {"prompt": str, "completions": [str, ...], "labels": [true, 0.25, null, ...]}.
     Returns:
       Labelled solutions in the order of the file.
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a bad line, named by file and number; or no line at all.
+      ValueError: no record that can be used; others are left out with a warning.
     """
     return _read(path, _trl_records)
 
 
 def read_prm800k(path: str | os.PathLike) -> list[Labelled]:
-    """Solutions of a JSONL file of PRM800K.
+    """Solutions of a file of PRM800K.
 
     Each step of such a record has several candidates, with a rating: 1, 0 (right, but no progress) or -1. One of them,
     or a text that a person wrote, was gone on with. Every candidate ends one solution here, with its own rating behind
@@ -104,22 +105,25 @@ def read_prm800k(path: str | os.PathLike) -> list[Labelled]:
       Labelled solutions; 1 and 0 are right, and so are texts that a person wrote; no rating: None.
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a bad line, named by file and number; or no line at all.
+      ValueError: no record that can be used; others are left out with a warning.
     Source: PRM800K, arXiv 2305.20050; 0 counts as right, as in its scoring of solutions.
     """
     return _read(path, _prm800k_records)
 
 
-def _read(path: str | os.PathLike, records: Callable[[Any], Iterator[Labelled]]) -> list[Labelled]:
+def _read(
+    path: str | os.PathLike, solutions: Callable[[Any], Iterator[Labelled]]
+) -> list[Labelled]:
     found: list[Labelled] = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                found += records(json.loads(line))
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                raise ValueError(f"{path}:{number}: no labelled solution: {error!r}") from error
+    faults = records.Faults(os.fspath(path))
+    for record in records.read_records(path):
+        try:
+            found += list(solutions(record.fields))
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            faults.add(record.place, records.Unusable("no labelled solution", repr(error)))
+            continue
+        faults.used += 1
+    faults.say("record")
     if not found:
         raise ValueError(f"{path}: no labelled solutions")
     return found

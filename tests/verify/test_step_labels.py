@@ -26,8 +26,6 @@ def test_trl_labels_are_bools_shares_or_missing(tmp_path):
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ("{", "JSONDecodeError"),
-        ([1], "TypeError"),
         ({"prompt": "q", "completions": ["a"]}, "labels"),
         ({"prompt": "q", "completions": ["a"], "labels": [1, 1]}, "one length"),
         ({"prompt": "q", "completions": ["a"], "labels": [-100]}, "-100"),
@@ -39,14 +37,24 @@ def test_trl_labels_are_bools_shares_or_missing(tmp_path):
         ({"prompt": "q", "completions": "a", "labels": "1"}, "lists"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path, record, words):
+def test_a_bad_record_is_left_out_and_named(tmp_path, record, words):
     good = {"prompt": "q", "completions": ["a"], "labels": [1]}
-    with pytest.raises(ValueError, match=rf"a\.jsonl:2: no labelled solution: .*{words}"):
-        step_labels.read_trl(write(tmp_path / "a.jsonl", good, record))
+    said = rf"a\.jsonl: 1 of 2 records cannot be used:\n  line 2: no labelled solution: .*{words}"
+    with pytest.warns(UserWarning, match=said):
+        assert len(step_labels.read_trl(write(tmp_path / "a.jsonl", good, record))) == 1
+    with pytest.raises(ValueError, match="1 of 1 records"):
+        step_labels.read_trl(write(tmp_path / "a.jsonl", record))
+
+
+@pytest.mark.parametrize("line", ["{", [1]])
+def test_a_line_that_is_no_record_is_an_error(tmp_path, line):
+    good = {"prompt": "q", "completions": ["a"], "labels": [1]}
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 2: "):
+        step_labels.read_trl(write(tmp_path / "a.jsonl", good, line))
 
 
 def test_an_empty_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no labelled solutions"):
+    with pytest.raises(ValueError, match="holds no record"):
         step_labels.read_trl(write(tmp_path / "a.jsonl"))
 
 

@@ -120,8 +120,8 @@ def test_records_are_read_and_bad_ones_named(tmp_path):
         ({"steps": "x"}, "steps"),
     ]:
         path.write_text(json.dumps([good, good | change]))
-        with pytest.raises(ValueError, match=f"record 2: .*{message}"):
+        with pytest.raises(ValueError, match=f"item 2: .*{message}"):
             processbench.read(path)
-    path.write_text("{}")
-    with pytest.raises(ValueError, match="JSON list"):
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="must hold records"):
         processbench.read(path)
