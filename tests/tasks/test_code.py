@@ -131,7 +131,7 @@ def test_it_refuses_before_anything_is_trained(tmp_path, monkeypatch):
             {"input_output": None, "private_test_cases": packed(EVIL)},
             "more than a text .(STACK_)?GLOBAL",
         ),
-        ({"question": "-", "input": "-"}, "the question is no text .*'-'"),
+        ({"question": "-", "input": "-"}, "the question is no text: '-'"),
         (
             {"input_output": None, "public_tests": {"input": ["1"], "output": []}},
             "public_tests: 1 inputs and 0",
