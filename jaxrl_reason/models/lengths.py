@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxrl_reason.types import Problem
 
-MARGIN = 64  # tokens
+MARGIN = 4  # tokens: a text may be cut otherwise than alone by one or two at each of its ends
 _BLOCK = 1024  # texts
 
 

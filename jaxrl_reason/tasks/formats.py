@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from jaxrl_reason.tasks import checking, golds, turns
 from jaxrl_reason.tasks.records import Unusable
 from jaxrl_reason.tasks.sources import Entry, pass_rate
-from jaxrl_reason.verify import answers
+from jaxrl_reason.verify import answers, extract
 
 GOLDS = ("answer", "final_answer", "expected_answer", "ground_truth", "reward_model", "label")
 
@@ -157,7 +157,7 @@ def _gold(fields: Mapping[str, Any], reply: str | None) -> tuple[str, str | None
 
 
 def _final(solution: str) -> str | None:
-    found = answers.final_answer(solution)
+    found = extract.marked(solution)
     return golds.text_of("solution", found, several=False) if found else None
 
 
