@@ -13,7 +13,6 @@ where it was.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import pathlib
 from collections.abc import Callable, Sequence

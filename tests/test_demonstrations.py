@@ -186,11 +186,11 @@ def test_counts_are_those_of_the_prompts(tmp_path):
     for template in (None, chat.TEMPLATE):
         run = make_run(tmp_path, rows, template=template)
         exact = [len(run.prompts.policy(p)) for p in run.task.problems]
-        found = lengths.prompt_tokens(run.prompts, run.task.problems)
-        assert (
-            max(found) == max(exact)
-            and max(abs(a - b) for a, b in zip(found, exact, strict=True)) < 16
-        )
+        most, longest = lengths.longest_prompt(run.prompts, run.task.problems)
+        assert most == max(exact) == len(run.prompts.policy(longest))
+        for limit in range(min(exact) - 1, max(exact) + 2, 7):
+            found = lengths.prompt_tokens(run.prompts, run.task.problems, limit)
+            assert [n <= limit for n in found] == [n <= limit for n in exact]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 Host side. Reads: nothing. Writes: nothing.
 
-Texts are cut into tokens in blocks, which takes a fraction of the time that a chat template takes for one prompt; the
-template's own tokens are the same for all. Where that decides nothing, within MARGIN of the limit, prompts are counted
-as they will be asked.
+A text has no more tokens than bytes, so that most prompts need no count. The others are cut into tokens in blocks,
+which takes a fraction of the time that a chat template takes for one prompt; the template's own tokens are the same for
+all. Where that decides nothing, within MARGIN of the limit, prompts are counted as they will be asked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from jaxrl_reason.types import Problem
 
 MARGIN = 4  # tokens: a text may be cut otherwise than alone by one or two at each of its ends
 _BLOCK = 1024  # texts
+_EXACT = 512  # prompts that are counted as they will be asked, where only the longest matters
 
 
 def text_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
@@ -30,26 +31,67 @@ def text_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     return counts
 
 
-def prompt_tokens(prompts: Any, problems: Sequence[Problem], limit: int | None = None) -> list[int]:
-    """Tokens of the policy prompts of problems.
+def longest_texts(tokenizer: Any, texts: Sequence[str]) -> dict[int, int]:
+    """{which text: its tokens} of all that come within MARGIN of the most, and perhaps of others.
+
+    A text has no more tokens than bytes: the shorter ones are not looked at.
+    """
+    sizes = [len(text.encode()) for text in texts]
+    order = sorted(range(len(texts)), key=sizes.__getitem__, reverse=True)
+    found: dict[int, int] = {}
+    for start in range(0, len(order), _BLOCK):
+        least = max(found.values(), default=0) - MARGIN
+        block = [i for i in order[start : start + _BLOCK] if sizes[i] >= least]
+        if not block:
+            break
+        found |= zip(block, text_tokens(tokenizer, [texts[i] for i in block]), strict=True)
+    return found
+
+
+def longest_prompt(prompts: Any, problems: Sequence[Problem]) -> tuple[int, Problem]:
+    """Tokens of the longest policy prompt, BOS and the template's tokens included, and its problem.
+
+    Args:
+      prompts: a `models.prompts.Prompts`.
+      problems: of its task, at least one.
+    Returns:
+      (tokens, problem); MARGIN more where too many are of nearly one length to be counted as they will be asked.
+    """
+    words = prompts.words("policy_prompt")
+    found = longest_texts(prompts.tokenizer, [words(problem) for problem in problems])
+    most = max(found.values())
+    near = [problems[i] for i, count in found.items() if count >= most - MARGIN]
+    # Turns before the question have tokens of their own around them.
+    some = [*near[:_EXACT], *(p for p in problems if p.meta.get("messages"))]
+    counts = [len(prompts.policy(problem)) for problem in some]
+    best = max(range(len(some)), key=counts.__getitem__)
+    return counts[best] + MARGIN * (len(near) > _EXACT), some[best]
+
+
+def prompt_tokens(prompts: Any, problems: Sequence[Problem], limit: int) -> list[int]:
+    """Tokens of the policy prompts of problems: exact near the limit, else on the right side of it.
 
     Args:
       prompts: a `models.prompts.Prompts`.
       problems: of its task.
-      limit: counts within MARGIN of it are exact, others estimates; None: those near the largest are exact.
+      limit: tokens.
     Returns:
       Counts, BOS and the template's tokens included.
     """
     if not problems:
         return []
     words = prompts.words("policy_prompt")
-    counts = text_tokens(prompts.tokenizer, [words(p) for p in problems])
-    frame = len(prompts.policy(problems[0])) - counts[0]
-    counts = [count + frame for count in counts]
-    near = max(counts) if limit is None else limit
+    texts = [words(problem) for problem in problems]
+    tokenizer = prompts.tokenizer
+    frame = len(prompts.policy(problems[0])) - text_tokens(tokenizer, texts[:1])[0]
+    counts = [len(text.encode()) + frame for text in texts]
+    near = [i for i, count in enumerate(counts) if count > limit - MARGIN]
+    for i, count in zip(near, text_tokens(tokenizer, [texts[i] for i in near]), strict=True):
+        counts[i] = count + frame
+    longest = max(range(len(counts)), key=counts.__getitem__)
     for i, problem in enumerate(problems):
-        # Turns before the question have tokens of their own around them.
-        if abs(counts[i] - near) <= MARGIN or problem.meta.get("messages"):
+        doubtful = abs(counts[i] - limit) <= MARGIN or i == longest
+        if doubtful or problem.meta.get("messages"):
             counts[i] = len(prompts.policy(problem))
     return counts
 

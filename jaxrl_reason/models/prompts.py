@@ -282,13 +282,12 @@ def prompt_widths(prompts: Prompts, completion: int, *, references: bool) -> tup
         more += frame + _bytes_in_a_chat(prompts, "repair_prompt", "", "")
         own = frame + _bytes_in_a_chat(prompts, "policy_prompt")
         return task.prompt_tokens + own, task.repair_prompt_tokens + more
-    counts = lengths.prompt_tokens(prompts, problems)
-    policy = max(counts)
-    longest = problems[counts.index(policy)]
+    policy, longest = lengths.longest_prompt(prompts, problems)
     # What a repair prompt has besides the question and the two texts is the same for every problem.
     frame = len(prompts.repair(longest, "", "")) + _BORDERS
     anchor = completion
     if references:
         texts = [p.reference for p in problems if p.reference is not None]
-        anchor = max([anchor, *(1 + n for n in lengths.text_tokens(prompts.tokenizer, texts))])
+        sizes = lengths.longest_texts(prompts.tokenizer, texts).values()
+        anchor = max(anchor, 1 + max(sizes, default=0))
     return policy, frame + completion + anchor + _BORDERS

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from jaxrl_reason.tasks import checking, golds, turns
 from jaxrl_reason.tasks.records import Unusable
 from jaxrl_reason.tasks.sources import Entry, pass_rate
-from jaxrl_reason.verify import answers, extract
+from jaxrl_reason.verify import extract
 
 GOLDS = ("answer", "final_answer", "expected_answer", "ground_truth", "reward_model", "label")
 
