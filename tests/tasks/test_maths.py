@@ -198,7 +198,7 @@ def test_a_gold_answer_that_hangs_is_left_out(tmp_path, monkeypatch):
     path = tmp_path / "hostile.jsonl"
     path.write_text("\n".join(map(json.dumps, records)))
     try:
-        with pytest.warns(UserWarning, match="line 2: gold answer 'spin'.*takes too long"):
+        with pytest.warns(UserWarning, match="line 2: the gold answer .*'spin' .it takes too long"):
             task = Maths(path)
         assert [p.answer for p in task.problems] == ["1/2", "1/3"]
     finally:
