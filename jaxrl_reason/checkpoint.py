@@ -23,6 +23,7 @@ import errno
 import gc
 import json
 import os
+import re
 import shutil
 import sys
 import zlib
@@ -71,7 +72,7 @@ class Checkpoints:
         """
         if keep is not None and keep < 1:
             raise ValueError(f"keep = {keep}: must be >= 1, or None to read only")
-        self.folder = os.fspath(folder) if "://" in os.fspath(folder) else os.path.abspath(folder)
+        self.folder = os.path.abspath(folder)
         self._keep = keep
         self._manager = None
 
@@ -86,8 +87,13 @@ class Checkpoints:
           CheckpointError: this save or the one before failed; earlier checkpoints stay readable.
         """
         self.wait()
-        if step in self._steps():
+        steps = self._steps()
+        if step in steps:
             return
+        # Before the new one is written, and not after: a run that was resumed with fewer, since its disk was full, has
+        # the room now. Only here is it sure that what is kept can be read.
+        for surplus in steps[: -self._keep]:
+            shutil.rmtree(os.path.join(self.folder, str(surplus)))
         flat = _flatten(state)
         try:
             manager = self._open()
@@ -154,6 +160,12 @@ class Checkpoints:
         """The update that a run goes on from with what is on the disk; 0 where nothing is."""
         return self.latest_step() or 0
 
+    def set_aside(self, step: int, place: str | os.PathLike) -> None:
+        """Move a checkpoint to a folder beside, where no resumed run finds it."""
+        self.wait()
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(os.path.join(self.folder, str(step)), place)
+
     def wait(self) -> None:
         """Block until the save under way is complete.
 
@@ -193,12 +205,12 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """Complete checkpoints on disk; the manager also lists one whose save has just failed."""
-        if not os.path.isdir(self.folder) and "://" not in self.folder:
+        if not os.path.isdir(self.folder):
             return []
         return sorted(ocp.utils.checkpoint_steps(self.folder))
 
     def _read(self, place: str, step: int, **items) -> Any:
-        if not os.path.isdir(place) and "://" not in place:
+        if not os.path.isdir(place):
             there = ", ".join(map(str, self._steps())) or "none"
             raise CheckpointError(f"{place}: no such checkpoint; complete ones: {there}")
         try:
@@ -223,10 +235,29 @@ class Checkpoints:
                 f"{self.folder}: saving failed, {type(error).__name__}: {_brief(error)}. {last}"
             )
         return CheckpointError(
-            f"{self.folder}: no space to save a checkpoint, {_free_bytes(self.folder)} bytes are"
-            f" free. {last} Make room or lower train.keep_checkpoints, then go on with"
-            " --resume."
+            f"{self.folder}: no space to save a checkpoint, {_free_bytes(self.folder)} bytes are free."
+            f" {last} {self._room(steps)}"
         )
+
+    def _room(self, steps: list[int]) -> str:
+        """What helps against a full disk."""
+        if not steps:
+            return "Make room, or choose a run_dir on another disk."
+        size = (
+            f"Make room for one more ({_bytes_of(os.path.join(self.folder, str(steps[-1])))} bytes)"
+        )
+        if len(steps) == 1:
+            return f"{size}, then go on with --resume."
+        return (
+            f"{size}, or lower train.keep_checkpoints, now {self._keep}, to at most {len(steps) - 1}; then go on with"
+            f" --resume: what is too many by then ({', '.join(map(str, steps[:-1]))}, the oldest first) is deleted"
+            " before the next is written."
+        )
+
+
+def newest(folder: str | os.PathLike) -> int | None:
+    """Newest complete checkpoint in a folder that may not be there; None: none."""
+    return Checkpoints(folder, keep=None).latest_step()
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
@@ -333,9 +364,20 @@ def _free_bytes(folder: str) -> int:
     return shutil.disk_usage(folder).free
 
 
+def _bytes_of(folder: str) -> int:
+    return sum(
+        os.path.getsize(os.path.join(at, n)) for at, _, names in os.walk(folder) for n in names
+    )
+
+
 def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300] + "..."
+    """The first line or two of what a storage library says, without its own objects and places in its source."""
+    inner = error.__cause__ or error
+    text = " ".join(str(inner if "<bound method" in str(error) else error).split())
+    text = re.split(
+        r" *(?:See full TensorStore details|<bound method|\[(?:tensorstore_spec|source))", text
+    )[0]
+    return text.rstrip(". ") if len(text) <= 300 else text[:300] + "..."
 
 
 def _listed(texts: list[str], separator: str = ", ") -> str:

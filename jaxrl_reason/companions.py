@@ -120,8 +120,10 @@ class Bound:
                 )
                 state, results = self.second.update(state, parts.place_batch(run, batch))
         if results["policy/nonfinite"]:
+            field = {"critic": "ppo.critic_learning_rate"}.get(name, "prime.learning_rate")
             raise FloatingPointError(
-                f"the {name}'s loss or gradient is not finite; lower its learning rate, or set optim.grad_clip"
+                f"the {name}'s loss or gradient is not finite; lower its learning rate ({field}), or set"
+                " optim.grad_clip, and go on with --resume"
             )
         named = {k.replace("policy/", f"{name}/"): float(v) for k, v in results.items()}
         return dataclasses.replace(self, state=state), named

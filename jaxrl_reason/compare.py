@@ -26,7 +26,7 @@ import ml_collections
 import numpy as np
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import evaluate, metrics, report, train
+from jaxrl_reason import evaluate, metrics, report, run_changes, train
 
 _MANY_UPDATES = 1_000_000  # the token budget ends a run, not their number
 
@@ -66,7 +66,10 @@ def compare(
     """
     files = [pathlib.Path(file) for file in config_files]
     jobs = make_jobs(files, pathlib.Path(out), seeds=seeds, tokens=tokens, overrides=overrides)
-    run_all([job for arm in jobs.values() for job in arm], workers, run_job, is_done)
+    runs = [job for arm in jobs.values() for job in arm]
+    for job in runs:
+        _check_unchanged(job)
+    run_all(runs, workers, run_job, is_done)
     return write(jobs, pathlib.Path(out))
 
 
@@ -142,6 +145,14 @@ def job_config(job: Job) -> ml_collections.ConfigDict:
     return config_lib.validate(config)
 
 
+def _check_unchanged(job: Job) -> None:
+    """Raise where a run that is there was begun with other settings: its arm would be no arm of one config."""
+    saved = pathlib.Path(job.folder) / "config.json"
+    if saved.exists():
+        found = run_changes.changes(run_changes.read(saved)[0], job_config(job))
+        run_changes.refuse(saved, found, job_config(job), frozenset(), allowed=run_changes.FREE)
+
+
 def is_done(job: Job) -> bool:
     """Whether a run has come to its end."""
     return (pathlib.Path(job.folder) / "config.json").exists() and train.is_complete(
@@ -152,7 +163,7 @@ def is_done(job: Job) -> bool:
 def run_job(job: Job) -> str:
     """Begin a run, or go on with it; its console is a file of its own."""
     config, folder = job_config(job), pathlib.Path(job.folder)
-    resume = (folder / "config.json").exists()
+    resume = train.is_begun(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "console.log").open("a") as log, contextlib.redirect_stdout(log):
         train.train(config, resume=resume)

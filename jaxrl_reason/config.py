@@ -17,7 +17,7 @@ from typing import Any
 
 import ml_collections
 
-from jaxrl_reason import config_methods, config_phases, config_rules
+from jaxrl_reason import config_methods, config_phases, config_rules, files
 
 # Of the same home, for every caller.
 fields, phases, in_phases = config_phases.fields, config_phases.phases, config_phases.in_phases
@@ -305,7 +305,11 @@ def _problems(config: ml_collections.ConfigDict) -> list[str]:
     for name, default in known.items():
         if name in flat:
             problems += config_rules.value_problems(name, flat[name], default)
-    return problems or config_rules.combination_problems(config) + config_phases.problems(config)
+    if problems:
+        return problems
+    if reason := files.remote_problem(config.run_dir):
+        problems = [f"run_dir = {config.run_dir!r}: {reason}"]
+    return problems + config_rules.combination_problems(config) + config_phases.problems(config)
 
 
 def _raise(problems: Sequence[str], where: str) -> None:

@@ -19,6 +19,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxrl_reason import files
 from jaxrl_reason.types import Completion, Problem, Verdict
 
 
@@ -31,7 +32,7 @@ def open_folder(
       FileExistsError: it holds an evaluation and `resume` is False.
       ValueError: it holds another one.
     """
-    folder = pathlib.Path(folder)
+    folder = files.local_folder(folder, "--out")
     saved, text = folder / "settings.json", json.dumps(settings, indent=2, sort_keys=True) + "\n"
     if saved.exists():
         if not resume:
@@ -48,7 +49,7 @@ def open_folder(
             )
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(saved, text)
+    files.replace_text(saved, text)
     return folder
 
 
@@ -224,10 +225,4 @@ def read_timing(path: pathlib.Path) -> list[dict[str, Any]]:
 
 def write_results(folder: pathlib.Path, results: Mapping[str, float]) -> None:
     """`results.json`, whole or not at all."""
-    _replace(folder / "results.json", json.dumps(results, indent=2) + "\n")
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text)
-    fresh.replace(path)
+    files.replace_text(folder / "results.json", json.dumps(results, indent=2) + "\n")

@@ -24,12 +24,12 @@ import rich.console
 import rich.table
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import estimates, eval_folder, eval_progress, sharding, tasks
+from jaxrl_reason import estimates, eval_folder, eval_progress, files, sharding, tasks
 from jaxrl_reason.methods import base
 from jaxrl_reason.models import prompts as prompts_lib
 from jaxrl_reason.parts import Run, make_prompts, whole_params
 from jaxrl_reason.rollout import batching
-from jaxrl_reason.types import Completion
+from jaxrl_reason.types import Completion, Problem
 
 _BLOCK_PROBLEMS = 16  # least problems of a block
 _GREEDY = {"temperature": 0.0}
@@ -115,6 +115,18 @@ def whole_task(task: Any) -> Any:
     return getattr(whole, "held_out", whole)
 
 
+def evaluation_problems(task: Any, config: ml_collections.ConfigDict) -> list[Problem]:
+    """`config.num_problems` problems, or all of a data set that has fewer: none is asked twice.
+
+    Args:
+      task: of `whole_task`.
+      config: `config.eval`.
+    """
+    wanted = config.num_problems
+    wanted = min(wanted, len(task)) if hasattr(task, "__len__") else wanted
+    return task.batch(config.seed, 0, wanted)
+
+
 def in_loop(run: Run, params: Any, update: int | None = None) -> dict[str, float]:
     """Accuracy of samples (`draws`) and greedy on the run's fixed evaluation problems; the same draws every time.
 
@@ -122,7 +134,7 @@ def in_loop(run: Run, params: Any, update: int | None = None) -> dict[str, float
     """
     config, task = run.config.eval, whole_task(run.task)
     prompts, params = dataclasses.replace(run.prompts, task=task), whole_params(run, params)
-    problems = task.batch(config.seed, 0, config.num_problems)
+    problems = evaluation_problems(task, config)
     key = jax.random.key(config.seed)
     sampled = correct_counts(
         run.engine,
@@ -147,11 +159,12 @@ def in_loop(run: Run, params: Any, update: int | None = None) -> dict[str, float
         }
         path = run.folder / "eval" / f"update_{update}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record) + "\n")
+        files.replace_text(path, json.dumps(record) + "\n")
     prefix = f"eval/{task.name}"
     return {
         f"{prefix}/avg@{config.num_samples}": float(sampled.mean() / config.num_samples),
         f"{prefix}/greedy": float(greedy.mean()),
+        f"{prefix}/num_problems": float(len(problems)),
     }
 
 
@@ -252,9 +265,8 @@ def measure(
         mesh=mesh or sharding.make_mesh(config.mesh),
         vocab_chunk=config.loss.vocab_chunk,
     )
-    wanted = config.eval.num_problems
-    wanted = min(wanted, len(task)) if hasattr(task, "__len__") else wanted
-    problems = task.batch(config.eval.seed, 0, wanted)
+    problems = evaluation_problems(task, config.eval)
+    wanted = len(problems)
     size = block_size(config)
     book = eval_folder.Book(folder, label, [p.id for p in problems], size, samples + 1, texts)
     records = book.read()

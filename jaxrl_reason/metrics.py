@@ -31,6 +31,8 @@ import rich.text
 from tensorboardX import event_file_writer
 from tensorboardX.proto import event_pb2, summary_pb2
 
+from jaxrl_reason import files
+
 
 def _compact(number: float | int) -> str:
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -190,9 +192,7 @@ class JsonlWriter:
         kept = [line for line, row in _parsed_lines(self.path) if wanted(row["update"])]
         text = "".join(line + "\n" for line in kept)
         if text != self.path.read_text(encoding="utf-8", errors="replace"):
-            fresh = self.path.with_name(self.path.name + ".new")
-            fresh.write_text(text, encoding="utf-8")
-            os.replace(fresh, self.path)
+            files.replace_text(self.path, text)
 
 
 class TensorBoardWriter:

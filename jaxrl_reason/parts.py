@@ -5,11 +5,12 @@ Host side. Reads: config, policy folder, checkpoints. Writes: config.json and po
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -174,6 +175,24 @@ def place_batch(run: Run, batch: TrainBatch) -> TrainBatch:
     return sharding.to_global(batch, sharding.batch_sharding(run.mesh))
 
 
+@contextlib.contextmanager
+def entered(
+    config: ml_collections.ConfigDict, *, resume: bool, data: Sequence[str]
+) -> Iterator[tuple[run_folder.Claim, checkpoint.Checkpoints]]:
+    """The run folder, held against other processes and found to be free or this run's; and its checkpoints.
+
+    Raises: as `run_folder.locked` and `run_folder.check`.
+    """
+    with run_folder.locked(config.run_dir, resume=resume) as folder:
+        store = checkpoint.Checkpoints(folder / "checkpoints", keep=config.train.keep_checkpoints)
+        with contextlib.closing(store):
+            update = store.latest_step()
+            yield (
+                run_folder.check(folder, config, resume=resume, update=update, data=data),
+                store,
+            )
+
+
 def start(
     run: Run,
     optimizer: Any,
@@ -187,10 +206,8 @@ def start(
     `companion` is the first state of the method's second model, which the run's state holds.
 
     Raises:
-      FileExistsError: the folder holds a run and `resume` is False.
-      ValueError: resumed with a config that would change what was already trained.
+      CheckpointError: it cannot be restored, or belongs to other frozen weights.
     """
-    run_folder.claim(run.folder, run.config, resume=resume, begun=store.latest_step() is not None)
     state = first_state(run, optimizer)._replace(companion=companion)
     frozen = _frozen(run).get("frozen")
     fingerprint = 0 if frozen is None else checkpoint.fingerprint(frozen)

@@ -15,7 +15,7 @@ import jax
 import ml_collections
 
 from jaxrl_reason import config as config_lib
-from jaxrl_reason import metrics
+from jaxrl_reason import files, metrics
 
 _TOTALS = ("update", "perf/generated_tokens", "perf/trained_tokens", "perf/seconds")
 
@@ -31,13 +31,13 @@ def join(config: ml_collections.ConfigDict) -> None:
     folder = pathlib.Path(config.run_dir)
     parts = [pathlib.Path(phase.run_dir) for phase in config_lib.phases(config)]
     lines, offset = joined([metrics.read_metrics(part / "metrics.jsonl") for part in parts])
-    _replace_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    files.replace_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     (folder / "eval").mkdir(exist_ok=True)
     for path in (parts[-1] / "eval").glob("update_*.json"):
         record = json.loads(path.read_text())
         record["update"] += offset
         name = f"update_{record['update']}.json"
-        _replace_text(folder / "eval" / name, json.dumps(record) + "\n")
+        files.replace_text(folder / "eval" / name, json.dumps(record) + "\n")
     copy = folder / "policy.tmp"
     for old in (copy, folder / "policy"):
         shutil.rmtree(old, ignore_errors=True)
@@ -66,10 +66,3 @@ def joined(parts: list[list[dict[str, Any]]]) -> tuple[list[dict[str, Any]], int
             by_update.setdefault(moved["update"], {}).update(moved)
             before |= {k: moved[k] for k in _TOTALS if k in moved}
     return [by_update[update] for update in sorted(by_update)], int(start["update"])
-
-
-def _replace_text(path: pathlib.Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    fresh = path.with_name(path.name + ".tmp")
-    fresh.write_text(text, encoding="utf-8")
-    os.replace(fresh, path)

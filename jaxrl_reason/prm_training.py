@@ -22,17 +22,15 @@ import ml_collections
 import numpy as np
 import optax
 
+from jaxrl_reason import config as config_lib
 from jaxrl_reason import (
-    checkpoint,
     metrics,
     parts,
-    run_folder,
     sharding,
     signals,
     solutions,
     supervised,
 )
-from jaxrl_reason import config as config_lib
 from jaxrl_reason.algos import step_loss
 from jaxrl_reason.credit import locate_steps
 from jaxrl_reason.models import prm as prms
@@ -86,33 +84,36 @@ def train_prm(
         raise FileExistsError(
             f"{folder}/prm exists; choose another --config.run_dir, or go on with --resume"
         )
-    run = parts.make_run(config, task=task, policy=policy, mesh=mesh)
-    if not config.prm.eval_path and not hasattr(run.task, "first_error"):
-        raise ValueError(
-            f"prm.eval_path = '': task {run.task.name!r} cannot judge steps itself, so an examination needs labelled"
-            " solutions; set it to a JSON file of ProcessBench"
-        )
-    prm = _first_prm(run)
-    store = checkpoint.Checkpoints(folder / "checkpoints", keep=config.train.keep_checkpoints)
-    begun = store.latest_step() is not None
-    run_folder.claim(folder, config, resume=resume, begun=begun)
-    state, progress = _first_state(run, prm), parts.Progress()
-    if begun:
-        state, meta = store.restore(state)
-        progress = parts.Progress(**meta)
-    writers = metrics.open_writers(
-        folder,
-        num_updates=max(config.prm.updates, 1),
-        tensorboard=False,
-        resumed_from=progress.update if resume else None,
-    )
     with contextlib.ExitStack() as closing:
+        claim, store = closing.enter_context(
+            parts.entered(config, resume=resume, data=("prm.path", "prm.eval_path"))
+        )
+        run = parts.make_run(config, task=task, policy=policy, mesh=mesh)
+        if not config.prm.eval_path and not hasattr(run.task, "first_error"):
+            raise ValueError(
+                f"prm.eval_path = '': task {run.task.name!r} cannot judge steps itself, so an examination needs"
+                " labelled solutions; set it to a JSON file of ProcessBench"
+            )
+        prm = _first_prm(run)
+        claim.write()
+        state, progress = _first_state(run, prm), parts.Progress()
+        if claim.update is not None:
+            state, meta = store.restore(state)
+            progress = parts.Progress(**meta)
+        writers = parts.Writers(
+            metrics.open_writers(
+                folder,
+                num_updates=max(config.prm.updates, 1),
+                tensorboard=False,
+                resumed_from=claim.resumed_from,
+            )
+        )
+        closing.callback(writers.close)
         stop = closing.enter_context(signals.stopping(parts.grace_s(config)))
-        session = supervised.Session(config, store, parts.Writers(writers), stop, state, progress)
-        for part in (session.writers, store):
-            closing.callback(part.close)
+        session = supervised.Session(config, store, writers, stop, state, progress)
         if progress.update < config.prm.updates:
             _fit(run, prm, session)
+        store.wait()
         if progress.update == config.prm.updates and not stop.is_set():
             _examine(run, dataclasses.replace(prm, params=session.state.params), session)
     return folder / "prm"

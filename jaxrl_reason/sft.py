@@ -23,17 +23,8 @@ import ml_collections
 import numpy as np
 import optax
 
-from jaxrl_reason import (
-    checkpoint,
-    demonstrations,
-    evaluate,
-    metrics,
-    parts,
-    sharding,
-    signals,
-    supervised,
-)
 from jaxrl_reason import config as config_lib
+from jaxrl_reason import demonstrations, evaluate, metrics, parts, sharding, signals, supervised
 from jaxrl_reason.algos import losses
 from jaxrl_reason.methods import base
 from jaxrl_reason.models import transformer
@@ -76,28 +67,30 @@ def sft(
         raise FileExistsError(
             f"{folder}/policy exists; choose another --config.run_dir, or go on with --resume"
         )
-    run = parts.make_run(config, task=task, policy=policy, mesh=mesh)
-    phases = _phases(run)
-    total = phases[-1].end
-    store = checkpoint.Checkpoints(folder / "checkpoints", keep=config.train.keep_checkpoints)
-    state, progress = parts.start(run, _optimizer(run, phases[0]), store, resume=resume)
-    if progress.update == 0:
-        progress.unevaluated = False
-    if writers is None:
-        done = progress.update if resume else None
-        writers = metrics.open_writers(
-            folder, num_updates=total, tensorboard=False, resumed_from=done
-        )
-    every = _EVALUATE_EVERY * config.eval.every
     with contextlib.ExitStack() as closing:
+        data = ("sft.path", "task.path") if task is None else ("sft.path",)
+        claim, store = closing.enter_context(parts.entered(config, resume=resume, data=data))
+        run = parts.make_run(config, task=task, policy=policy, mesh=mesh)
+        phases = _phases(run)
+        total = phases[-1].end
+        claim.write()
+        state, progress = parts.start(run, _optimizer(run, phases[0]), store, resume=resume)
+        if progress.update == 0:
+            progress.unevaluated = False
+        if writers is None:
+            writers = metrics.open_writers(
+                folder, num_updates=total, tensorboard=False, resumed_from=claim.resumed_from
+            )
+        every = _EVALUATE_EVERY * config.eval.every
+        writers = parts.Writers(writers)
+        closing.callback(writers.close)
         stop = closing.enter_context(signals.stopping(parts.grace_s(config)))
-        session = supervised.Session(config, store, parts.Writers(writers), stop, state, progress)
-        for part in (session.writers, store):
-            closing.callback(part.close)
+        session = supervised.Session(config, store, writers, stop, state, progress)
         for phase in phases:
             _train_phase(
                 run, session, phase, lambda n: n == total or bool(every) and n % every == 0
             )
+        store.wait()
         if progress.update == total and not progress.unevaluated:
             parts.save_policy(run, session.state.params)
     return folder / "policy"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from jaxrl_reason import checkpoint, parts, signals, timing
+from jaxrl_reason import checkpoint, files, parts, signals, timing
 from jaxrl_reason.types import TrainState
 
 
@@ -140,9 +139,7 @@ def write_lines(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
     if jax.process_index():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-    os.replace(fresh, path)
+    files.replace_text(path, "".join(json.dumps(r) + "\n" for r in records))
 
 
 def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:

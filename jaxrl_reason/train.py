@@ -25,6 +25,7 @@ from jaxrl_reason import (
     checkpoint,
     companions,
     evaluate,
+    files,
     metrics,
     parts,
     phases,
@@ -80,41 +81,41 @@ def train(
                 "a config with phases makes its own parts; train each of config.phases(config) with yours"
             )
         return _train_phases(config, verify=verify, mesh=mesh, resume=resume)
-    run = parts.make_run(config, task=task, policy=policy, method=method, mesh=mesh)
-    verify = verify or run.task.verify
-    optimizer = parts.make_optimizer(run)
-    update_fn = update_fn or parts.make_update(run, optimizer)
-    store = checkpoint.Checkpoints(run.folder / "checkpoints", keep=config.train.keep_checkpoints)
-    second = companions.make(run)  # PRIME's reward model, PPO's critic; None for all others
-    state, progress = parts.start(
-        run, optimizer, store, resume=resume, companion=second and second.first_state()
-    )
-    if policy is None and second is None and not config.loss.kl_coef and not config.lora.rank:
-        run = parts.without_start(run)
-    if writers is None:
-        writers = metrics.open_writers(
-            run.folder,
-            num_updates=config.train.num_updates,
-            max_generated_tokens=config.train.max_generated_tokens,
-            tensorboard=config.train.tensorboard,
-            resumed_from=_kept_update(store, resume),
-        )
-    writers = parts.Writers(writers)
-    compiles = timing.CompileCounter()
-
-    def keep(line: dict[str, float] | None = None) -> int:
-        """The state after the last whole update, on the disk, and its metrics where they are not there yet."""
-        if line is not None:
-            writers.write(progress.update, line)
-        store.save(progress.update, state, progress.to_dict())
-        store.wait()
-        return progress.update
-
     with contextlib.ExitStack() as closing:
-        # Left last: a signal while the rest is closed must not cut off the save under way.
-        stop = closing.enter_context(signals.stopping(parts.grace_s(config)))
-        for part in (compiles, writers, store):
+        data = ("task.path", "task.eval_path", "task.pass_rates") if task is None else ()
+        claim, store = closing.enter_context(parts.entered(config, resume=resume, data=data))
+        run = parts.make_run(config, task=task, policy=policy, method=method, mesh=mesh)
+        verify = verify or run.task.verify
+        optimizer = parts.make_optimizer(run)
+        update_fn = update_fn or parts.make_update(run, optimizer)
+        second = companions.make(run)  # PRIME's reward model, PPO's critic; None for all others
+        claim.write()
+        state, progress = parts.start(
+            run, optimizer, store, resume=resume, companion=second and second.first_state()
+        )
+        if policy is None and second is None and not config.loss.kl_coef and not config.lora.rank:
+            run = parts.without_start(run)
+        if writers is None:
+            writers = metrics.open_writers(
+                run.folder,
+                num_updates=config.train.num_updates,
+                max_generated_tokens=config.train.max_generated_tokens,
+                tensorboard=config.train.tensorboard,
+                resumed_from=claim.resumed_from,
+            )
+        writers = parts.Writers(writers)
+        compiles = timing.CompileCounter()
+        for part in (compiles, writers):
             closing.callback(part.close)
+        stop = closing.enter_context(signals.stopping(parts.grace_s(config)))
+
+        def keep(line: dict[str, float] | None = None) -> int:
+            """The state after the last whole update, on the disk, and its metrics where they are not there yet."""
+            if line is not None:
+                writers.write(progress.update, line)
+            store.save(progress.update, state, progress.to_dict())
+            store.wait()
+            return progress.update
 
         if progress.unevaluated:
             writers.phase("evaluating")
@@ -161,8 +162,10 @@ def train(
                         state, results = update_fn(state, batch)
                         results = {name: float(value) for name, value in results.items()}
                         trained += sum(int(row.gate.sum()) for row in rows)
-                        if results.get("policy/nonfinite"):
-                            _stop_nonfinite(run, update + 1, results, store.latest_step())
+                        if results.get("policy/nonfinite") or not np.isfinite(
+                            results.get("policy/param_norm", 0.0)
+                        ):
+                            _stop_nonfinite(run, update + 1, results, store)
                     state = state._replace(companion=built.companion)
             if stop.dropped:
                 break
@@ -190,6 +193,7 @@ def train(
                 writers.phase("saving")
                 store.save(progress.update, state, progress.to_dict())
 
+        store.wait()
         if not stop.dropped and not progress.unevaluated:
             parts.save_policy(run, state.params)
     return run.folder, state
@@ -203,24 +207,33 @@ def _train_phases(
     `train.max_generated_tokens` counts the tokens of all phases so far. A SIGTERM ends the phase that runs. With
     `resume`, a phase that is complete has no update left to do.
     """
-    folder = pathlib.Path(config.run_dir)
-    run_folder.claim(folder, config, resume=resume)
-    spent = 0
-    for phase in config_lib.phases(config):
-        budget, own = phase.train.max_generated_tokens, pathlib.Path(phase.run_dir)
-        if budget and budget <= spent:
-            raise ValueError(
-                f"{own}: the phases before have spent {spent} of train.max_generated_tokens = {budget}; raise it, or"
-                " lower their train.num_updates"
-            )
-        phase.train.max_generated_tokens = budget and budget - spent
-        _, state = train(phase, resume=(own / "config.json").exists(), **options)
-        if not is_complete(phase):
-            return folder, state
-        last = metrics.read_metrics(own / "metrics.jsonl")[-1]
-        spent += int(last["perf/generated_tokens"])
-    phases.join(config)
+    with run_folder.locked(config.run_dir, resume=resume) as folder:
+        update = checkpoint.newest(folder / "phase_1" / "checkpoints")
+        claim = run_folder.check(folder, config, resume=resume, update=update)
+        claim._replace(changed=[]).write()  # each phase says what has changed for it
+        spent, last = 0, config_lib.phases(config)[-1]
+        for phase in config_lib.phases(config):
+            budget, own = phase.train.max_generated_tokens, pathlib.Path(phase.run_dir)
+            if budget and budget <= spent:
+                raise ValueError(
+                    f"{own}: the phases before have spent {spent} of train.max_generated_tokens = {budget}; raise it,"
+                    " or lower their train.num_updates"
+                )
+            phase.train.max_generated_tokens = budget and budget - spent
+            if phase.run_dir == last.run_dir or not is_complete(phase):
+                _, state = train(phase, resume=is_begun(own), **options)
+            if not is_complete(phase):
+                return folder, state
+            spent += int(metrics.read_metrics(own / "metrics.jsonl")[-1]["perf/generated_tokens"])
+        phases.join(config)
     return folder, state
+
+
+def is_begun(folder: pathlib.Path) -> bool:
+    """Whether there is a run to go on with."""
+    return (folder / "config.json").exists() or checkpoint.newest(
+        folder / "checkpoints"
+    ) is not None
 
 
 def is_complete(config: ml_collections.ConfigDict) -> bool:
@@ -327,20 +340,44 @@ def _evaluates(config: ml_collections.ConfigDict, progress: parts.Progress) -> b
     return bool(every and progress.update % every == 0) or _finished(config, progress)
 
 
-def _kept_update(store: checkpoint.Checkpoints, resume: bool) -> int | None:
-    """Last update whose metrics a resumed run keeps; -1: none, since it starts anew."""
-    step = store.latest_step()
-    return None if not resume else -1 if step is None else step
-
-
-def _stop_nonfinite(run: parts.Run, update: int, results: dict, last_good: int | None) -> None:
+def _stop_nonfinite(
+    run: parts.Run, update: int, results: dict[str, float], store: checkpoint.Checkpoints
+) -> None:
+    """Raise with what a resumed run can do; a checkpoint whose policy is broken is moved out of its way first."""
     report = run.folder / f"nonfinite_update_{update}.json"
-    report.write_text(json.dumps({k: repr(v) for k, v in results.items()}, indent=2))
+    files.replace_text(report, json.dumps({k: repr(v) for k, v in results.items()}, indent=2))
     bad = [name for name, value in results.items() if not np.isfinite(value)]
+    # What depends on the policy alone, not on rewards and advantages. An update that ends in such a policy is applied,
+    # and is not saved.
+    broken = not np.isfinite(
+        [results.get(f"policy/{n}", 0.0) for n in ("entropy", "param_norm")]
+    ).all()
+    newest, why = store.latest_step(), ""
+    if newest == update - 1 and broken and results.get("policy/nonfinite"):
+        away = run.folder / f"nonfinite_checkpoint_{newest}"
+        store.set_aside(newest, away)
+        why = f" The policy before this update gives such figures already; its checkpoint is now {away}."
+        newest = store.latest_step()
+    if newest is None:
+        fix = (
+            "None is left to go on from: look at model.source and model.dtype"
+            if update == 1
+            else "None is left to go on from: choose another --config.run_dir and a lower optim.learning_rate"
+        )
+    elif newest == update - 1 and results.get("policy/nonfinite"):
+        fix = (
+            f"The last checkpoint, {store.folder}/{newest}, leads to this very update again: it is its rows or its"
+            " gradient that are not finite. Look at the rewards, delete that checkpoint to go further back, or set"
+            " model.dtype to float32 in another --config.run_dir"
+        )
+    else:
+        fix = (
+            f"Last good checkpoint: {store.folder}/{newest}. Lower optim.learning_rate, or set optim.grad_clip, and"
+            " go on with --resume"
+        )
     raise FloatingPointError(
-        f"update {update}: not finite: {', '.join(bad) or 'gradient'}; the update was not applied."
-        f" Last good checkpoint: {run.folder / 'checkpoints' / str(last_good)}. Figures of the update:"
-        f" {report}. Lower optim.learning_rate, or set optim.grad_clip, and go on with --resume."
+        f"update {update}: not finite: {', '.join(bad) or 'gradient'}; nothing of it was saved.{why} Figures of the"
+        f" update: {report}. {fix}."
     )
 
 
@@ -351,4 +388,4 @@ def _write_records(run: parts.Run, update: int, records: list[dict]) -> None:
     path.parent.mkdir(exist_ok=True)
     name = {"update": update, "method": run.config.method.name}
     lines = [json.dumps(name | r) for r in records[: run.config.train.log_rollouts]]
-    path.write_text("\n".join(lines) + "\n")
+    files.replace_text(path, "\n".join(lines) + "\n")

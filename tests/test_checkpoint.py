@@ -230,6 +230,9 @@ DAMAGES = {
     "garbage record": lambda f: (f / "record" / "metadata").write_text("garbage"),
     "other record": lambda f: (f / "record" / "metadata").write_text("[1]"),
     "garbage index": lambda f: (f / "state" / "manifest.ocdbt").write_text("garbage"),
+    "missing part": lambda f: [
+        p.unlink() for p in (f / "state" / "ocdbt.process_0" / "d").iterdir()
+    ],
     "empty folder": lambda f: (shutil.rmtree(f), f.mkdir()),
 }
 
@@ -252,6 +255,7 @@ def test_a_damaged_checkpoint_stops_and_names_folder_cause_and_fix(
         message = str(caught.value)
         assert message.startswith(f"{tmp_path}/2: cannot be read, ")
         assert "Delete this folder" in message
+        assert "<" not in message and "tensorstore_spec" not in message
         assert len(message) < 800
         # The one before is untouched, and deleting the folder is indeed the fix.
         shutil.rmtree(tmp_path / "2")
@@ -383,10 +387,49 @@ def check_full(folder: pathlib.Path, kind: str) -> str:
     message, latest, same = printed.splitlines()
     assert message.startswith(f"{folder}: no space to save a checkpoint, ")
     assert "The newest complete one is 1." in message
-    assert "train.keep_checkpoints" in message
+    assert "Make room for one more (" in message
+    assert "train.keep_checkpoints" not in message  # with a single one there it would not help
     assert latest == "1 {'update': 1}"
     assert same == "True"
     return message
+
+
+REFILL = """
+import sys
+import jax, jax.numpy as jnp
+from jaxrl_reason import checkpoint
+from jaxrl_reason.types import TrainState
+def state(step):
+    key = jax.random.key(step)
+    return TrainState(jnp.int32(step), {"w": jax.random.normal(key, (100, 1000))}, (), key)
+first, keep = map(int, sys.argv[2:])
+with checkpoint.Checkpoints(sys.argv[1], keep=keep) as store:
+    if store.latest_step() is not None:
+        store.restore(state(0))
+    for step in range(first, first + 6):
+        try:
+            store.save(step, state(step), {})
+            store.wait()
+        except checkpoint.CheckpointError as error:
+            print(step, error)
+            sys.exit()
+    print(store._steps())
+"""
+
+
+def test_the_advice_for_a_full_disk_helps(small_disk):
+    if small_disk is None:
+        pytest.skip("needs root, to mount a small disk")
+
+    def run(*arguments: int) -> str:
+        with run_python(REFILL, small_disk / "checkpoints", *arguments) as process:
+            return process.communicate(timeout=60)[0].strip()
+
+    said = run(1, 9)
+    step = int(said.split()[0])
+    fewer = int(re.search(r"lower train.keep_checkpoints, now 9, to at most (\d+);", said)[1])
+    assert fewer == step - 2 >= 2
+    assert run(step, fewer) == str([*range(step + 6 - fewer, step + 6)])
 
 
 def test_a_full_disk_is_named_and_the_checkpoint_before_stays(small_disk):

@@ -23,12 +23,12 @@ LINES_PER_FUNCTION = 60
 LINES_OF_TRAIN = 150
 
 # What the modules of each unit (first part of the name below the package) may import of ours.
-_GROUND = {"types", "config", "config_rules"}
+_GROUND = {"types", "config", "config_rules", "files"}
 _TOOLS = {"ops", "sharding", "metrics", "timing", "tasks", "verify", "hub"}
 _MIDDLE = {"models", "algos", "credit"}
 MAY_IMPORT = {
     "types": set(),
-    "config": {"types", "config_rules", "config_methods", "config_phases"},
+    "config": {"types", "config_rules", "config_methods", "config_phases", "files"},
     "config_rules": {"config_names"},
     "config_names": set(),
     "config_docs": {"config", "config_rules"},
@@ -44,10 +44,11 @@ MAY_IMPORT = {
     "checkpoint": _GROUND | _TOOLS,
     "files": set(),
     "signals": set(),
-    "run_folder": _GROUND | {"files"},
+    "run_changes": _GROUND,
+    "run_folder": _GROUND | _TOOLS | {"run_changes"},
     "cli_options": set(),
     "estimates": set(),
-    "eval_folder": {"types"},
+    "eval_folder": {"types", "files"},
     "eval_progress": {"estimates", "metrics"},
 }
 # Above them: may import everything but each other's callers.

@@ -35,8 +35,16 @@ print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, flush=True)
 SLEEP = "time.sleep(seconds)"
 
 
-def start(grace: float, raises: str, seconds: float, work: str = SLEEP, **options):
-    command = [sys.executable, "-c", RUN.replace("{work}", work), str(grace), raises, str(seconds)]
+def start(grace: float, raises: str, seconds: float, work: str = SLEEP, first=(), **options):
+    command = [
+        *first,
+        sys.executable,
+        "-c",
+        RUN.replace("{work}", work),
+        str(grace),
+        raises,
+        str(seconds),
+    ]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     process = subprocess.Popen(command, text=True, **options)
     if process.stdout:
@@ -107,9 +115,7 @@ def test_work_that_cannot_be_left_ends_with_the_process(raises, work, monkeypatc
 
 
 def test_a_signal_that_the_parent_ignores_stays_ignored():
-    process = start(
-        0.1, "raises", 0.5, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    )
+    process = start(0.1, "raises", 0.5, first=["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"])
     process.send_signal(signal.SIGHUP)
     status, out, err = ended(process)
     assert (status, out[:2], err) == (0, ["worked", "done False"], "")

@@ -104,8 +104,8 @@ def test_a_cold_start_from_a_file_goes_on_where_sigterm_ended_it(
     assert sft.sft(cut, policy=policy, mesh=mesh, resume=True).exists()
     assert same(tmp_path / "whole", tmp_path / "cut", "policy/params.safetensors")
     assert lines_of(tmp_path / "whole") == lines_of(tmp_path / "cut")
-    with pytest.raises(ValueError, match="sft.learning_rate: saved"):
-        other = load(tmp_path / "cut", **changes, **{"sft.learning_rate": 1.0})
+    with pytest.raises(ValueError, match="sft.repair_fraction: saved"):
+        other = load(tmp_path / "cut", **changes, **{"sft.repair_fraction": 0.1})
         sft.sft(other, policy=policy, mesh=mesh, resume=True)
 
 

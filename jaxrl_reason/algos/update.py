@@ -90,9 +90,9 @@ def make_optimizer(optim_config: Any, num_updates: int) -> optax.GradientTransfo
         eps=optim_config.eps,
         weight_decay=optim_config.weight_decay,
     )
-    if optim_config.grad_clip == 0:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(optim_config.grad_clip), adamw)
+    # Always two links, so that a resumed run may turn clipping on and off: the state of one is the state of the other.
+    clip = optim_config.grad_clip
+    return optax.chain(optax.clip_by_global_norm(clip) if clip else optax.identity(), adamw)
 
 
 class Update:
