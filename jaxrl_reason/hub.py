@@ -39,6 +39,21 @@ def is_hub_id(source: str) -> bool:
     return bool(_ID.fullmatch(source)) and not pathlib.Path(source).parent.exists()
 
 
+def hidden(source: str) -> str:
+    """Words on a folder here that keeps an id from being looked up on the hub, for messages; "" where none does.
+
+    Example:
+      >>> hidden("tiny"), hidden("no_such_owner/name")
+      ('', '')
+    """
+    owner = pathlib.Path(source).parent
+    if not _ID.fullmatch(source) or not owner.is_dir():
+        return ""
+    return (
+        f"; the folder {owner} here hides {source} of the hub: rename it, or run in another folder"
+    )
+
+
 def fetch(source: str) -> pathlib.Path:
     """Folder of a checkpoint of the hub; what the cache has already is not fetched again.
 

@@ -130,7 +130,9 @@ def test_folders_are_no_ids(served):
     (served.parent / "runs").mkdir()
     for source in ("runs/misspelt", "tiny", "/tmp/x", "../x/y", "./a", "a/b/c", "a/", "x" * 3):
         assert not hub.is_hub_id(source)
-    with pytest.raises(FileNotFoundError, match="nor a folder"):
+    with pytest.raises(
+        FileNotFoundError, match="nor a folder; the folder runs here hides runs/missp"
+    ):
         policies.load_policy("runs/misspelt")
 
 

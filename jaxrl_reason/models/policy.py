@@ -316,7 +316,7 @@ def _policy_folder(source: str) -> pathlib.Path:
         if folder.suffix == ".gguf":
             raise FileNotFoundError(f"{source}: {convert.GGUF_REFUSAL}")
         raise FileNotFoundError(
-            f"{source!r} is neither a preset ({', '.join(transformer.PRESETS)}) nor a folder"
+            f"{source!r} is neither a preset ({', '.join(transformer.PRESETS)}) nor a folder{hub.hidden(source)}"
         )
     for candidate in (folder, folder / _RUN_SUBFOLDER):
         if (candidate / _MODEL_FILE).is_file() or pretrained.is_checkpoint(candidate):

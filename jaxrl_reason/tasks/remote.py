@@ -56,8 +56,8 @@ def files(path: str | os.PathLike) -> list[str]:
             if os.path.isdir(path)
             else "no such file"
         )
-        if (match := _ID.fullmatch(path)) and not is_hub_id(path):
-            kind += f" (the folder {match[1]} here hides the data set {path.partition(':')[0]} of the hub; rename it)"
+        if _ID.fullmatch(path) and not is_hub_id(path):
+            kind += hub.hidden(path.partition(":")[0])
         raise FileNotFoundError(
             f"{path}: {kind.format(path)}; task.path and task.eval_path take a file of records, a pattern of such"
             " files, or files of a data set on the hub: owner/name:data/train-*.parquet"
