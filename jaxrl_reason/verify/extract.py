@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from jaxrl_reason.verify import doubt
+from jaxrl_reason.verify import beside, doubt
 
 MAX_CHARS = 1_000_000  # longest completion that is searched
 MAX_ANSWER_CHARS = 2000  # longest answer that is read
@@ -23,13 +23,15 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])")
 # What may stand between boxes of one list, once TeX's spaces, fonts and dollar signs are gone.
 _LAYOUT = re.compile(
     r"\\(?:(?:quad|qquad|enspace|thinspace|text|textrm|textnormal|mbox|mathrm|hspace)(?![a-zA-Z])"
-    r"|[,;:! ()\[\]])"
+    r"|[,;:! ()\[\]\\])"
 )
 _BLANKS = str.maketrans("$~{}&", "     ")
 _JOINS = frozenset(
     ", ; and or ,and ,or andalso ,andalso aswellas ,aswellas orelse ormaybe ,ormaybe orperhaps".split()
 )
-_PERCENT = re.compile(r"[$\s]*+(?:\\[,;:! ]\s*+)?\\?%")
+_PERCENT = re.compile(
+    r"[$\s]*+(?:\\[,;:! ]\s*+)?(?:\\?%|(?:\\(?:text|mathrm)\s*+\{\s*+)?per ?cent(?![a-z])[\s}]*+)"
+)
 _PHRASE = re.compile(
     r"answer\W{0,6}(?:is|are|=|:|would be|should be|must be|(?=\s\*{0,2}(?:\$|\\[(\[])))"
     r"(?=[\s:*$\\(=-]|\d|\Z|(?<=:)[a-j]\b)"
@@ -252,15 +254,18 @@ def _last_boxes(text: str, begin: int) -> Place:
         end = after = start
     found.reverse()
     if len(set(found)) > 1:
-        return Place(", ".join(found), after, last)
+        return Place(beside.whole(text, after, last, ", ".join(found)), after, last)
     percent = _PERCENT.match(text, last)
-    return Place(found[-1], after, last, percent is not None)
+    if percent is not None:
+        last = percent.end()
+    return Place(beside.whole(text, after, last, found[-1]), after, last, percent is not None)
 
 
 def _joined(between: str) -> bool:
     if len(between) > 60:
         return False
-    return "".join(_LAYOUT.sub(" ", between).translate(_BLANKS).split()) in _JOINS
+    joined = "".join(_LAYOUT.sub(" ", between).translate(_BLANKS).split())
+    return joined in _JOINS or not joined and "\n" not in between
 
 
 def _box_at(text: str, start: int) -> tuple[str, int] | None:
