@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from jaxrl_reason.verify import beside, doubt
+from jaxrl_reason.verify import afterwards, beside, doubt
 
 MAX_CHARS = 1_000_000  # longest completion that is searched
 MAX_ANSWER_CHARS = 2000  # longest answer that is read
@@ -55,6 +55,9 @@ _TURN_ENDS = (
     "</s>",
     "<|im_start|>",
 )
+_VALUE = re.compile(
+    r"[\s$*({]{0,4}-?\$?[0-9]{1,15}(?:,[0-9]{3}){0,5}(?:\.[0-9]{1,15})?[\s$*)}]{0,4}"
+)
 _NO_ANSWER_LINE = re.compile(
     r"\s*+(?:step|end|conclusion|solution|explanation|note|verification|check|checking|summary|done)\b",
     re.I,
@@ -91,7 +94,8 @@ def final_answer(completion: str) -> str | None:
     The place is the last `\boxed{...}`; boxes joined by nothing but a comma, "and" or "or" are one
     list. What stands behind "</think>" goes before the thoughts, and <answer>...</answer> before
     boxes elsewhere. Without a box: the line after the last "####"; without that: the sentence after the last
-    "answer is" or "answer:". A last box that never closes is no answer, and earlier ones were not
+    "answer is" or "answer:". Where such a line or sentence with another number stands behind the
+    box, it counts, and after "Wait, that is wrong" nothing does. A last box that never closes is no answer, and earlier ones were not
     final. What follows the end of the turn, or a question that the model puts to itself, is not read.
 
     Args:
@@ -126,10 +130,30 @@ def place(completion: str) -> Place | None:
         return None
     completion = own_turn(completion)
     found = _place(completion)
+    if found is not None and found.end < len(completion):
+        found = _last_said(completion, found)
     if found is None or found.text is None:
         return found
-    refused = doubt.taken_back(completion, found.start, found.end)
+    refused = doubt.taken_back(completion, found.start, found.end) or afterwards.mistaken(
+        completion, found.end, found.text
+    )
     return found._replace(text=None) if refused else found
+
+
+def _last_said(completion: str, found: Place) -> Place:
+    """The place itself, or one behind it that states another value: "#### 6", "the answer is 6"."""
+    behind = completion[found.end :]
+    later = None
+    if "####" in behind:
+        text, end = _first_line(behind, behind.rfind("####") + 4)
+        later = Place(text, behind.rfind("####"), end)
+    elif "answer" in behind or "Answer" in behind:
+        later = _phrase(behind, 0)
+    if later is None or later.text is None or not _VALUE.fullmatch(later.text.rstrip(".")):
+        return found
+    if later.text == found.text or found.text is not None and not _VALUE.fullmatch(found.text):
+        return found  # the same again, or a formula and its decimals
+    return later._replace(start=later.start + found.end, end=later.end + found.end)
 
 
 def own_turn(completion: str, *, marked: bool = True) -> str:

@@ -23,7 +23,7 @@ from jaxrl_reason.verify import answers
         (r"\boxed{\frac{1}{2}}", "0.5", "correct", "1/2"),
         (r"\boxed{-\dfrac{2}{4}}", "-1/2", "correct", "-1/2"),
         (r"\boxed{\boxed{5}}", "5", "correct", "5"),
-        (r"\boxed{5} #### 7", "7", "wrong", "5"),  # a box goes before "####"
+        (r"\boxed{5} #### 7", "7", "correct", "7"),  # the last statement counts
         (r"\boxed{5} then \boxed{7", "5", "unparsable", None),  # the last box never closes
         (r"\boxed{}", "5", "unparsable", None),
         (r"\boxed{4=5}", "5", "wrong", "4=5"),
