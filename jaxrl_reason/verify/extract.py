@@ -95,8 +95,9 @@ def final_answer(completion: str) -> str | None:
     list. What stands behind "</think>" goes before the thoughts, and <answer>...</answer> before
     boxes elsewhere. Without a box: the line after the last "####"; without that: the sentence after the last
     "answer is" or "answer:". Where such a line or sentence with another number stands behind the
-    box, it counts, and after "Wait, that is wrong" nothing does. A last box that never closes is no answer, and earlier ones were not
-    final. What follows the end of the turn, or a question that the model puts to itself, is not read.
+    box, it counts, and after "Wait, that is wrong" nothing does. A last box that
+    never closes is no answer, and earlier ones were not final. What follows
+    the end of the turn, or a question that the model puts to itself, is not read.
 
     Args:
       completion: any text; over MAX_CHARS it counts as having no answer.
