@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from jaxrl_reason.credit import critic
-from jaxrl_reason.tasks import arithmetic, countdown, formats, gsm8k, knights, sources
+from jaxrl_reason.tasks import arithmetic, copies, countdown, formats, gsm8k, knights
 from jaxrl_reason.types import Problem
 from jaxrl_reason.verify import answers, expressions, golds, judge, similarity, step_rules, steps
 
@@ -117,7 +117,7 @@ ENTRIES: dict[str, Callable[[str, str], Any]] = {
     "gsm8k record": lambda text, _: _refused(
         lambda: gsm8k._entry({"question": "?", "answer": f"so #### {text}"})
     ),
-    "question_key": lambda text, _: sources.question_key(text),
+    "question_key": lambda text, _: copies.question_key(text),
     "countdown": _task(_COUNTDOWN, _COUNTDOWN.batch(0, 0, 1)[0]),
     "knights": _task(_KNIGHTS, _KNIGHTS.batch(0, 0, 1)[0]),
     "knights, list": lambda text, _: knights.read_roles(text),

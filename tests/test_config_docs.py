@@ -50,7 +50,7 @@ def test_listing_marks_what_a_config_changes():
     ]
     (line,) = [line for line in lines if "optim.schedule" in line]
     assert re.match(r"\* optim\.schedule = cosine +\(default: constant\) constant \| cosine", line)
-    assert "(default: '') JSONL or Parquet" in config_docs.listing(changed)
+    assert "(default: '') Problems for gsm8k, math and code" in config_docs.listing(changed)
 
 
 KNOWN = list(config.fields(config.base()))
