@@ -61,7 +61,10 @@ def maths_entry(fields: Mapping[str, Any]) -> Entry:
     solution = found.solution
     if found.gold:
         check_gold(found.gold)
-        if solution and not checking.ends_in(solution, found.gold):
+        marked = solution and extract.marked(
+            solution
+        )  # one without a mark needs no worker's opinion
+        if solution and not (marked and checking.ends_in(solution, found.gold)):
             # It serves as an example of the answer format too.
             solution += f"\n\n\\boxed{{{found.gold}}}"
     return Entry(
