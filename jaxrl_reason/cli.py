@@ -21,6 +21,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -39,6 +40,8 @@ def run() -> None:
     warnings.showwarning = _show_warning
     try:
         status = main(sys.argv[1:])
+        if status == 130:  # a further Ctrl-C while libraries close would print their stacks
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

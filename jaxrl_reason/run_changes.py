@@ -38,8 +38,6 @@ DATA = (
     *("sft.path", "prm.path", "prm.eval_path"),
 )
 
-# What runs of earlier versions did, of fields that they did not have, where the default of today is not that.
-_EARLIER: dict[str, Any] = {}
 # Fields that are gone, with the value under which today's runs are the same.
 _RETIRED = {"rollout.top_k": 0, "rollout.top_p": 1.0}
 
@@ -142,8 +140,16 @@ def read(path: pathlib.Path) -> tuple[ml_collections.ConfigDict, list[str]]:
         )
     lacking = [name for name in default if name not in flat]
     config = ml_collections.ConfigDict(config_lib.base().to_dict())
-    config.update_from_flattened_dict({n: _EARLIER[n] for n in lacking if n in _EARLIER} | flat)
+    config.update_from_flattened_dict(
+        {n: v for n, v in _earlier(flat).items() if n in lacking} | flat
+    )
     return config.lock(), lacking
+
+
+def _earlier(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs of earlier versions did, of fields that they did not have, where the default of today is not that."""
+    reads = flat.get("task.name") in config_rules.READING
+    return {"task.hold_out": 0} if reads and not flat.get("task.eval_path") else {}
 
 
 _ABSENT = object()

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -358,3 +359,33 @@ class TestOneRun:
         assert broken.returncode == 1
         assert f"{call.run_dir}/checkpoints/2: cannot be read" in broken.stderr
         assert "Traceback" not in broken.stderr
+
+
+INTERRUPTED = """
+import atexit, sys, time
+from jaxrl_reason import cli
+def train(options, assignments):
+    try:
+        print("works", flush=True)
+        time.sleep(60)
+    finally:
+        time.sleep(0.3)
+cli._train = train
+atexit.register(time.sleep, 1.0)  # as libraries do
+sys.argv = ["jaxrl-reason", "train", "--config=mine.py"]
+cli.run()
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_ctrl_c_is_one_line_however_often(times):
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=-1, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "works\n"
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "interrupted; go on with: jaxrl-reason train --config=mine.py --resume\n"

@@ -311,6 +311,21 @@ def test_a_config_of_an_earlier_version_lacks_fields_that_take_their_default(tmp
         go_on(tmp_path, lora__rank=8)
 
 
+def test_what_an_earlier_version_did_is_not_taken_for_the_default_of_today(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text("{}\n")
+    folder, changes = tmp_path / "run", {"task__name": "math", "task__path": path}
+    begin(folder, **changes)
+    edit(folder / "config.json", lambda fields: fields["task"].pop("hold_out"))
+    with pytest.raises(ValueError, match="task.hold_out: saved 0, now 8"):
+        go_on(folder, **changes)
+    go_on(folder, **changes, task__hold_out=0)
+    # A task that reads no file never held out any.
+    begin(tmp_path / "other")
+    edit(tmp_path / "other" / "config.json", lambda fields: fields["task"].pop("hold_out"))
+    go_on(tmp_path / "other")
+
+
 def test_a_config_with_unknown_fields_names_the_file_and_each(tmp_path):
     begin(tmp_path)
 

@@ -25,6 +25,7 @@ CHANGES = {
     "rollout.group_size": 4,
     "optim.microbatch_rows": 16,
     "optim.learning_rate": 0.01,
+    "loss.entropy_coef": 0.1,  # completions of random weights are cut off, and earn nothing
     "eval.num_problems": 8,
     "eval.every": 2,
     "train.num_updates": 3,
@@ -71,6 +72,7 @@ def assert_same_run(one, two) -> None:
 STUCK = """
 import pathlib, sys, time
 from tests.test_train_stops import judged, make_config, run
+import jax; jax.config.update("jax_num_cpu_devices", 8)  # rounding depends on it
 from jaxrl_reason import evaluate, parts
 method, folder, place, at, grace = sys.argv[1:]
 calls = {"sample": 0, "update": 0, "evaluate": 0}
@@ -114,7 +116,9 @@ def stopped(method: str, folder: pathlib.Path, place: str, at: int, *numbers: in
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The unbroken run."""
-    return run(make_config("gspo", tmp_path_factory.mktemp("whole") / "run"))
+    folder, state = run(make_config("gspo", tmp_path_factory.mktemp("whole") / "run"))
+    assert [line.get("policy/skipped") for line in lines_of(folder)] == [None, 0, 0, 0]
+    return folder, state
 
 
 @pytest.mark.parametrize(
