@@ -58,7 +58,7 @@ def test_similarity_is_bounded():
         assert similarity.similarity("ab" * size, "ab" * size) == 1.0
 
 
-@pytest.mark.parametrize("share", [0.0004, pytest.param(0.02, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [0.0004, pytest.param(0.01, marks=pytest.mark.slow)])
 def test_no_entry_takes_long(share, tmp_path):
     # As a program of its own, whose types nobody checks.
     out = tmp_path / "hostile.json"
@@ -70,4 +70,5 @@ def test_no_entry_takes_long(share, tmp_path):
     for name, row in json.loads(out.read_text()).items():
         assert row["inputs"] > 0, name
         assert row["over"] == [] and row["seconds"] < 0.5, (name, row)
-        assert row["exponent"] < 1.5, (name, row)
+        # A similarity compares every pair of characters up to its limit of 4,000, beyond which it grows no more.
+        assert row["exponent"] < (2.2 if "similarity" in name else 1.5), (name, row)
