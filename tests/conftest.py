@@ -6,7 +6,9 @@ import atexit
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
+from collections.abc import Iterator
 
 # Processes that tests start run this checkout, from whatever folder.
 os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -58,3 +60,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def key() -> jax.Array:
     """A fixed random key."""
     return jax.random.key(0)
+
+
+@pytest.fixture
+def heard_hangup() -> Iterator[None]:
+    """SIGHUP reaches the programs that a test starts, also where `nohup` started the suite."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

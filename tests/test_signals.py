@@ -14,6 +14,8 @@ import pytest
 
 from jaxrl_reason import signals
 
+pytestmark = pytest.mark.usefixtures("heard_hangup")
+
 # A run whose work is one call: `saved` is what lies on the disk.
 RUN = """
 import signal, sys, time

@@ -18,6 +18,8 @@ from jaxrl_reason import config as config_lib
 from jaxrl_reason import metrics, sharding, train
 from jaxrl_reason.types import Verdict
 
+pytestmark = pytest.mark.usefixtures("heard_hangup")
+
 CHANGES = {
     "task.length": 2,
     "task.modulus": 5,
