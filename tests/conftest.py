@@ -63,8 +63,10 @@ def key() -> jax.Array:
 
 
 @pytest.fixture
-def heard_hangup() -> Iterator[None]:
-    """SIGHUP reaches the programs that a test starts, also where `nohup` started the suite."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def heard_signals() -> Iterator[None]:
+    """Signals reach the programs that a test starts, also where `nohup` or `&` of a script started the suite."""
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, hangup)
+    signal.signal(signal.SIGINT, interrupt)

@@ -377,6 +377,7 @@ cli.run()
 """
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_ctrl_c_is_one_line_however_often(times):
     with subprocess.Popen(

@@ -14,7 +14,7 @@ import pytest
 
 from jaxrl_reason import signals
 
-pytestmark = pytest.mark.usefixtures("heard_hangup")
+pytestmark = pytest.mark.usefixtures("heard_signals")
 
 # A run whose work is one call: `saved` is what lies on the disk.
 RUN = """

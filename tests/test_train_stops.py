@@ -18,7 +18,7 @@ from jaxrl_reason import config as config_lib
 from jaxrl_reason import metrics, sharding, train
 from jaxrl_reason.types import Verdict
 
-pytestmark = pytest.mark.usefixtures("heard_hangup")
+pytestmark = pytest.mark.usefixtures("heard_signals")
 
 CHANGES = {
     "task.length": 2,
