@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_reason.tasks import copies, records
+from jaxrl_reason.tasks import copies, records, turns
 from jaxrl_reason.types import Problem
 from jaxrl_reason.verify.sandbox_tests import Tests
 
@@ -130,19 +130,9 @@ def _split(problems: Sequence[Problem], source: Source, parse: Parse) -> Loaded:
 
 # Parquet columns that some parser looks at: solutions of a strong model, in others, can be gigabytes.
 _COLUMNS = (
+    *turns.QUESTIONS,
+    *turns.SYSTEMS,
     *(
-        "problem",
-        "question",
-        "prompt",
-        "query",
-        "instruction",
-        "input",
-        "messages",
-        "conversations",
-    ),
-    *(
-        "system",
-        "system_prompt",
         "context",
         "answer",
         "final_answer",

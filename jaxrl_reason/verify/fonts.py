@@ -39,7 +39,7 @@ def without(text: str) -> str:
       ('9', '12', '\\text{odd}')
     """
     text = _SWITCH.sub(_as_command, text)
-    closing = _closing(text)
+    closing = closing_braces(text)
     edits: dict[int, tuple[int, str]] = {}  # place -> what it is replaced by, and how far
     for match in _FONT.finditer(text):
         opened = match.end()
@@ -86,8 +86,13 @@ def _has_words(content: str, *, known: bool) -> bool:
     return _WORD.search(plain) is not None or not formula
 
 
-def _closing(text: str) -> dict[int, int]:
-    """Place of each brace that opens, and of the one that closes it."""
+def closing_braces(text: str) -> dict[int, int]:
+    """Place of each brace that opens, and of the one that closes it.
+
+    Example:
+      >>> closing_braces("{a{b}")
+      {2: 4}
+    """
     found, opened = {}, []
     for i, char in enumerate(text):
         if char == "{":

@@ -161,22 +161,6 @@ def clean(text: str) -> str:
     return _without_separators(text)
 
 
-def closing_braces(text: str) -> dict[int, int]:
-    """Place of each brace that opens, and of the one that closes it.
-
-    Example:
-      >>> closing_braces("{a{b}")
-      {2: 4}
-    """
-    found, opened = {}, []
-    for i, char in enumerate(text):
-        if char == "{":
-            opened.append(i)
-        elif char == "}" and opened:
-            found[opened.pop()] = i
-    return found
-
-
 def _without_rows(text: str) -> str:
     """Steps that stand one below the other as one line, other rows as a list."""
     rows, count = _ROWS.subn("", text)

@@ -12,7 +12,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from jaxrl_reason.verify import lexer, nouns
+from jaxrl_reason.verify import fonts, nouns
 
 MAX_CHARS = 80  # of a unit
 MAX_PIECES = 12  # words and operators of a unit
@@ -202,7 +202,7 @@ def _tail(plain: str) -> int | None:
 
 def _unwrapped(text: str) -> str:
     r"""What stands in \text{...} and the like, between spaces."""
-    closing = lexer.closing_braces(text)
+    closing = fonts.closing_braces(text)
     pieces, at = [], 0
     for match in _WRAP.finditer(text):
         end = closing.get(match.end() - 1)
